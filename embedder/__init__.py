@@ -1,0 +1,1 @@
+"""Text to vector: a published student in ONNX Runtime. Never torch."""

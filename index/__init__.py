@@ -1,0 +1,1 @@
+"""Where vectors live. The only importer of qdrant_client and qdrant_edge."""

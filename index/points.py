@@ -1,0 +1,104 @@
+"""One pin, one point: the stored form of a record, shared by every engine. No engine is imported here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from uuid import UUID, uuid5
+
+import numpy as np
+
+from pins.changes import IndexedPin
+from pins.errors import Unembeddable
+from pins.ports import Hit, PointWrite, Vector
+
+VECTOR = "text"
+"""Name of the vector in every collection."""
+MAX_V = 2**53
+"""Range filters compare in float64: a larger version could not be told from its neighbour."""
+_NAMESPACE = UUID("6f0c7a3e-5f0e-5d1c-9c1b-3f1a8f2b7e55")
+
+
+def collection_name(model_id: str) -> str:
+    """One model, one collection."""
+    return f"pins__{model_id}"
+
+
+def point_id(pin_id: str) -> str:
+    """The point's id: a UUIDv5 of the pin id."""
+    return str(uuid5(_NAMESPACE, pin_id))
+
+
+def nonce() -> str:
+    """Marks one write, so that reading a point back tells whose write it holds even when two chose the same version."""
+    return os.urandom(8).hex()
+
+
+def payload(record: IndexedPin, mark: str) -> dict[str, Any]:
+    """The stored form of a record. Booleans are stored as 0 and 1: the embedded engine cannot match a bool."""
+    return {
+        "pin_id": record.pin_id,
+        "v": record.v,
+        "mark": mark,
+        "dead": int(record.dead),
+        "embedded": int(record.embedded),
+        "model_id": record.model_id,
+        "template_version": record.template_version,
+        "text": record.text,
+        "fingerprint": record.fingerprint,
+        "seen": record.seen,
+        "fields": dict(record.fields),
+        "reason": record.reason,
+        "embedded_at_us": record.embedded_at_us,
+        "as_of": dict(record.as_of),
+    }
+
+
+def by_pin(pin_ids: Sequence[str], found: Iterable[Any]) -> dict[str, Any]:
+    """Engine points by the pin ids they were asked for; their payload may be damaged, their id is not."""
+    asked = {point_id(pin_id): pin_id for pin_id in pin_ids}
+    return {asked[str(point.id)]: point for point in found}
+
+
+def hits(found: Iterable[tuple[float, Mapping[str, Any], Vector | None]]) -> list[Hit]:
+    """Engine results as hits, best first, ties by pin id; a point whose payload lost its pin id cannot be shown."""
+    shown = [Hit(str(body["pin_id"]), score, body.get("fields") or {}, int(body.get("v") or 0), vector) for score, body, vector in found if "pin_id" in body]
+    return sorted(shown, key=lambda hit: (-hit.score, hit.pin_id))
+
+
+def record(pin_id: str, stored: Mapping[str, Any]) -> IndexedPin:
+    """Read a record back. A damaged payload reads as version 0 of no model, which the next event embeds anew."""
+    v = stored.get("v")
+    intact = isinstance(v, int) and isinstance(stored.get("fields"), dict)
+    return IndexedPin(
+        pin_id=pin_id,
+        v=v if isinstance(v, int) and v > 0 else 0,
+        dead=bool(stored.get("dead")),
+        embedded=bool(stored.get("embedded")),
+        model_id=str(stored.get("model_id", "")) if intact else "",
+        template_version=int(stored.get("template_version") or 0),
+        text=str(stored.get("text", "")),
+        fingerprint=str(stored.get("fingerprint", "")),
+        seen=str(stored.get("seen", "")),
+        fields=dict(stored.get("fields") or {}) if intact else {},
+        reason=str(stored.get("reason", "")),
+        embedded_at_us=int(stored.get("embedded_at_us") or 0),
+        as_of=dict(stored.get("as_of") or {}),
+    )
+
+
+def check(points: Sequence[PointWrite], dimension: int) -> None:
+    """Refuse a write before an engine sees it, because a failed call is not undone there. Raises Unembeddable, ValueError."""
+    ids = [point.record.pin_id for point in points]
+    if len(set(ids)) != len(ids):
+        raise ValueError("one write per pin and request: the engine judges a batch against the state before it")
+    for point in points:
+        if not 0 < point.record.v < MAX_V:
+            raise Unembeddable("bad_version", f"pin {point.record.pin_id!r}: version {point.record.v} is not below 2^53; use epoch microseconds")
+        if point.vector is None:
+            continue
+        if point.vector.shape != (dimension,):
+            raise Unembeddable("bad_vector", f"pin {point.record.pin_id!r}: vector of shape {point.vector.shape}, the collection holds ({dimension},)")
+        if not np.isfinite(point.vector).all() or not point.vector.any():
+            raise Unembeddable("bad_vector", f"pin {point.record.pin_id!r}: the vector is not finite or all zero")

@@ -1,0 +1,162 @@
+"""QdrantPinIndex: the same contract on a Qdrant server (QDRANT_URL), and on `:memory:` for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import httpx
+import numpy as np
+from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
+
+from index import points
+from pins.changes import IndexedPin
+from pins.errors import ArtifactError, Unavailable, Unembeddable
+from pins.ports import Hit, PointWrite, Vector, Where
+
+T = TypeVar("T")
+INDEXED = {"v": "integer", "dead": "integer", "fields.lang": "keyword", "fields.category": "keyword", "fields.boards": "keyword", "fields.created_at_us": "integer"}
+"""Payload fields that searches and guards filter on."""
+
+
+def connect(url: str, timeout_s: int = 10) -> QdrantClient:
+    """A client of the server at `url`; the server is first spoken to by QdrantPinIndex."""
+    return QdrantClient(url=url, timeout=timeout_s, check_compatibility=False)
+
+
+class QdrantPinIndex:
+    """One model's collection on a server. Creates the collection when it is missing."""
+
+    def __init__(self, client: QdrantClient, model_id: str, dimension: int) -> None:
+        self.model_id, self.dimension = model_id, dimension
+        self._client, self._name = client, points.collection_name(model_id)
+        self._call(self._ensure)
+
+    def known(self, pin_ids: Sequence[str]) -> Mapping[str, IndexedPin]:
+        return {pin_id: points.record(pin_id, stored) for pin_id, stored in self._payloads(pin_ids).items()}
+
+    def write(self, writes: Sequence[PointWrite]) -> set[str]:
+        points.check(writes, self.dimension)
+        if not writes:
+            return set()
+        mark = points.nonce()
+        kept = self.vectors([write.record.pin_id for write in writes if write.keep_vector])
+        batch = [_point(write, kept.get(write.record.pin_id), mark) for write in writes]
+        self._call(
+            lambda: self._client.upsert(
+                self._name, points=batch, wait=True, ordering=models.WriteOrdering.STRONG, update_filter=_unchanged_since_read(writes)
+            )
+        )
+        stored = self._payloads([write.record.pin_id for write in writes])
+        return {pin_id for pin_id, body in stored.items() if body.get("mark") == mark}
+
+    def search(self, vector: Vector, limit: int, where: Where = Where()) -> Sequence[Hit]:
+        found = self._call(
+            lambda: self._client.query_points(
+                self._name, query=vector.tolist(), using=points.VECTOR, limit=limit, query_filter=_filter(where), with_payload=True, with_vectors=True
+            )
+        ).points
+        return points.hits([(p.score, _payload(p), _vector(p.vector)) for p in found])
+
+    def vectors(self, pin_ids: Sequence[str]) -> Mapping[str, Vector]:
+        found = self._retrieve(pin_ids, with_vectors=True)
+        vectors = {pin_id: _vector(p.vector) for pin_id, p in points.by_pin(pin_ids, found).items()}
+        return {pin_id: vector for pin_id, vector in vectors.items() if vector is not None}
+
+    def scan(self, batch: int = 1000) -> Iterator[Sequence[IndexedPin]]:
+        offset: Any = None
+        while True:
+            found, offset = self._call(lambda start=offset: self._client.scroll(self._name, limit=batch, offset=start, with_payload=True))  # type: ignore[misc]
+            yield [points.record(str(_payload(p).get("pin_id", "")), _payload(p)) for p in found]
+            if offset is None:
+                return
+
+    def counts(self) -> Mapping[str, int]:
+        def count(**fields: int) -> int:
+            must: list[Any] = [_is(key, value) for key, value in fields.items()]
+            return self._call(lambda: self._client.count(self._name, count_filter=models.Filter(must=must), exact=True)).count
+
+        return {"live": count(dead=0, embedded=1), "textless": count(dead=0, embedded=0), "dead": count(dead=1)}
+
+    def flush(self) -> None:
+        """The server makes acknowledged writes durable by itself."""
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _ensure(self) -> None:
+        if not self._client.collection_exists(self._name):
+            self._create()
+        vectors = self._client.get_collection(self._name).config.params.vectors
+        size = vectors[points.VECTOR].size if isinstance(vectors, dict) and points.VECTOR in vectors else None
+        if size != self.dimension:
+            raise ArtifactError(f"collection {self._name} holds vectors of {size} dimensions, the model makes {self.dimension}; publish it under a new model_id")
+
+    def _create(self) -> None:
+        params = models.VectorParams(size=self.dimension, distance=models.Distance.COSINE)
+        try:
+            self._client.create_collection(self._name, vectors_config={points.VECTOR: params})
+        except UnexpectedResponse as error:
+            if error.status_code != httpx.codes.CONFLICT:  # another worker created it first
+                raise
+        if self._client.init_options.get("location") != ":memory:":
+            for field, schema in INDEXED.items():
+                self._client.create_payload_index(self._name, field, models.PayloadSchemaType(schema))
+
+    def _retrieve(self, pin_ids: Sequence[str], *, with_vectors: bool) -> list[Any]:
+        ids = [points.point_id(pin_id) for pin_id in pin_ids]
+        return self._call(lambda: self._client.retrieve(self._name, ids, with_payload=True, with_vectors=with_vectors)) if ids else []
+
+    def _payloads(self, pin_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        return {pin_id: _payload(p) for pin_id, p in points.by_pin(pin_ids, self._retrieve(pin_ids, with_vectors=False)).items()}
+
+    def _call(self, act: Callable[[], T]) -> T:
+        try:
+            return act()
+        except UnexpectedResponse as error:
+            if error.status_code in (400, 413, 422):
+                raise Unembeddable("point_refused", f"Qdrant refused the points of {self._name}: {error}") from error
+            raise Unavailable(f"Qdrant answered {error.status_code} for {self._name}: {error}") from error
+        except (ResponseHandlingException, ApiException, httpx.HTTPError, OSError) as error:
+            raise Unavailable(f"Qdrant does not answer for {self._name}: {error}; check QDRANT_URL and the server") from error
+
+
+def _point(write: PointWrite, kept: Vector | None, mark: str) -> models.PointStruct:
+    vector = kept if write.keep_vector else write.vector
+    stored = points.payload(write.record, mark) | {"embedded": int(vector is not None)}
+    return models.PointStruct(id=points.point_id(write.record.pin_id), vector={} if vector is None else {points.VECTOR: vector.tolist()}, payload=stored)
+
+
+def _unchanged_since_read(writes: Sequence[PointWrite]) -> models.Filter:
+    """Matches exactly the stored points that are still the ones each write was decided on; new ids are always inserted."""
+    clauses: list[Any] = [models.FieldCondition(key="v", range=models.Range(lt=0))]  # matches nothing, so the filter is never empty
+    for write in writes:
+        mine = models.HasIdCondition(has_id=[points.point_id(write.record.pin_id)])
+        if write.expected_v:
+            still = models.Range(gte=write.expected_v, lte=write.expected_v)
+            clauses.append(models.Filter(must=[mine, models.FieldCondition(key="v", range=still)]))
+        elif write.expected_v == 0:  # a damaged record without a version
+            clauses.append(models.Filter(must=[mine], must_not=[models.FieldCondition(key="v", range=models.Range(gte=1))]))
+    return models.Filter(should=clauses)
+
+
+def _is(key: str, value: str | int) -> models.FieldCondition:
+    return models.FieldCondition(key=key, match=models.MatchValue(value=value))
+
+
+def _filter(where: Where) -> models.Filter:
+    must: list[Any] = [_is(f"fields.{key}", value) for key, value in (("lang", where.lang), ("category", where.category), ("boards", where.board)) if value is not None]
+    if where.created_since_us is not None:
+        must.append(models.FieldCondition(key="fields.created_at_us", range=models.Range(gte=where.created_since_us)))
+    without: list[Any] = [models.HasIdCondition(has_id=[points.point_id(pin_id) for pin_id in sorted(where.without)])] if where.without else []
+    return models.Filter(must=must, must_not=[_is("dead", 1), *without])
+
+
+def _payload(point: Any) -> dict[str, Any]:
+    return dict(point.payload or {})
+
+
+def _vector(stored: Any) -> Vector | None:
+    values = stored.get(points.VECTOR) if isinstance(stored, dict) else None
+    return None if values is None else np.asarray(values, np.float32)

@@ -1,0 +1,183 @@
+"""Events on the `pin-updates` topic: what they are, how bytes become one, which of many matters.
+
+An event is a hint: "look at this pin again". It may carry the changed views' rows, which are then written to the feature
+store, ordered by their event time, before anything is read. It may name `features_as_of`, the view times it speaks of.
+Nothing here reads a clock: `now_us` is an argument.
+
+Wire format (JSON, UTF-8; the Kafka key is the pin id; a null value means the pin is deleted):
+
+    {"type": "pin_updated", "pin_id": "p1", "event_time_us": 1764000000000000,
+     "features": {"pin_caption": {"caption": "a red chair"}}, "features_as_of": {"pin_caption": 1764000000000000}}
+    {"type": "pin_deleted", "pin_id": "p1", "event_time_us": 1764000000000000}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pins.errors import InvalidEvent
+from pins.features import VIEWS
+
+MAX_EVENT_BYTES = 1_048_576
+"""Kafka's default `message.max.bytes`. A larger event could not be kept whole as a dead letter."""
+MAX_PIN_ID_CHARS = 256
+FUTURE_TOLERANCE_US = 300_000_000
+"""Five minutes. A time beyond it would outrank every honest write to come, so it is refused."""
+EARLIEST_US = 1_000_000_000_000_000
+"""2001-09-09 in epoch microseconds: anything smaller was given in another unit."""
+
+REASONS = {
+    "not_json": "the value is not UTF-8 JSON",
+    "bad_shape": "the JSON is not an object with the fields of an event",
+    "unknown_type": "the type is neither pin_updated nor pin_deleted",
+    "bad_pin_id": "the pin id is missing, empty, too long, or differs from the message key",
+    "bad_time": "a time is not epoch microseconds",
+    "far_future": "a time lies further ahead than clocks may disagree",
+    "bad_features": "a carried view is unknown, incomplete, or has a field of the wrong type",
+    "too_large": "the event is larger than a dead letter can hold",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PinUpdated:
+    """A pin changed. `features` holds whole rows by view; `features_as_of` is epoch microseconds by view."""
+
+    pin_id: str
+    event_time_us: int
+    features: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    features_as_of: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PinDeleted:
+    """A pin was deleted at `event_time_us`."""
+
+    pin_id: str
+    event_time_us: int
+
+
+PinEvent = PinUpdated | PinDeleted
+
+
+def decode(key: bytes | None, value: bytes | None, *, timestamp_us: int, now_us: int) -> PinEvent:
+    """Turn one Kafka message into an event.
+
+    `timestamp_us` is the broker's message time, used where the event names no time of its own. Raises InvalidEvent.
+    """
+    if value is None:
+        return PinDeleted(_pin_id(_text(key)), _time(timestamp_us, now_us))
+    if len(value) > MAX_EVENT_BYTES:
+        raise InvalidEvent("too_large", f"{len(value)} bytes; send at most {MAX_EVENT_BYTES}")
+    body = _json_object(value)
+    pin_id = _pin_id(body.get("pin_id"))
+    if key and _text(key) != pin_id:
+        raise InvalidEvent("bad_pin_id", f"message key {key[:64]!r} is not the event's pin id {pin_id[:64]!r}; use the pin id as key")
+    event_time_us = _time(body.get("event_time_us", timestamp_us), now_us)
+    match body.get("type"):
+        case "pin_updated":
+            return PinUpdated(pin_id, event_time_us, _features(body.get("features")), _as_of(body.get("features_as_of"), now_us))
+        case "pin_deleted":
+            return PinDeleted(pin_id, event_time_us)
+        case other:
+            raise InvalidEvent("unknown_type", f"{other!r}; use 'pin_updated' or 'pin_deleted'")
+
+
+def encode(event: PinEvent) -> bytes:
+    """The wire form of an event: what `decode` reads back."""
+    body: dict[str, Any] = {
+        "type": "pin_deleted" if isinstance(event, PinDeleted) else "pin_updated",
+        "pin_id": event.pin_id,
+        "event_time_us": event.event_time_us,
+    }
+    if isinstance(event, PinUpdated):
+        body |= {name: value for name, value in (("features", event.features), ("features_as_of", event.features_as_of)) if value}
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def latest_per_pin(events: Iterable[PinEvent]) -> list[PinEvent]:
+    """One event per pin, in order of first sight: the newest by event time, the last seen among equals.
+
+    `features_as_of` of all events of a pin are merged to their maximum, so that no announcement is forgotten.
+    """
+    latest: dict[str, PinEvent] = {}
+    announced: dict[str, dict[str, int]] = {}
+    for event in events:
+        before = latest.get(event.pin_id)
+        if before is None or event.event_time_us >= before.event_time_us:
+            latest[event.pin_id] = event
+        if isinstance(event, PinUpdated):
+            times = announced.setdefault(event.pin_id, {})
+            for view, as_of in event.features_as_of.items():
+                times[view] = max(as_of, times.get(view, 0))
+    return [
+        PinUpdated(event.pin_id, event.event_time_us, event.features, announced[event.pin_id]) if isinstance(event, PinUpdated) else event
+        for event in latest.values()
+    ]
+
+
+def _text(raw: bytes | None) -> str | None:
+    try:
+        return None if raw is None else raw.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidEvent("bad_pin_id", f"message key {raw!r:.80} is not UTF-8") from error
+
+
+def _json_object(value: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise InvalidEvent("not_json", f"{error}; value starts with {value[:60]!r}") from error
+    if not isinstance(body, dict):
+        raise InvalidEvent("bad_shape", f"expected a JSON object, got {type(body).__name__}")
+    return body
+
+
+def _pin_id(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidEvent("bad_pin_id", f"{value!r:.80}; send a non-empty string as pin_id and as message key")
+    if len(value) > MAX_PIN_ID_CHARS:
+        raise InvalidEvent("bad_pin_id", f"{len(value)} characters; at most {MAX_PIN_ID_CHARS} are allowed")
+    if any(0xD800 <= ord(char) <= 0xDFFF for char in value):
+        raise InvalidEvent("bad_pin_id", f"{value!a:.80} holds a lone surrogate, which has no UTF-8 form")
+    return value
+
+
+def _time(value: object, now_us: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < EARLIEST_US:
+        raise InvalidEvent("bad_time", f"{value!r:.40}; times are integers in epoch microseconds")
+    if value > now_us + FUTURE_TOLERANCE_US:
+        ahead = (value - now_us) / 1e6
+        raise InvalidEvent("far_future", f"{value} us is {ahead:.0f} s ahead of this worker; at most {FUTURE_TOLERANCE_US / 1e6:.0f} s is accepted")
+    return value
+
+
+def _as_of(value: object, now_us: int) -> dict[str, int]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not set(value) <= set(VIEWS):
+        raise InvalidEvent("bad_features", f"features_as_of must map views of {sorted(VIEWS)} to epoch microseconds, got {value!r:.80}")
+    return {view: _time(as_of, now_us) for view, as_of in value.items()}
+
+
+def _features(value: object) -> dict[str, dict[str, Any]]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidEvent("bad_features", f"features must be an object of views, got {type(value).__name__}")
+    return {view: _row(view, row) for view, row in value.items()}
+
+
+def _row(view: str, row: object) -> dict[str, Any]:
+    columns = VIEWS.get(view)
+    if columns is None:
+        raise InvalidEvent("bad_features", f"unknown view {view!r:.40}; known are {sorted(VIEWS)}")
+    if not isinstance(row, dict) or set(row) != set(columns):
+        got = sorted(row) if isinstance(row, dict) else type(row).__name__
+        raise InvalidEvent("bad_features", f"{view} needs exactly the columns {sorted(columns)} (a row replaces the whole row), got {got!r:.200}")
+    for name, kind in columns.items():
+        if not kind.accepts(row[name]):
+            raise InvalidEvent("bad_features", f"{view}.{name} must be {kind.wanted}, got {row[name]!r:.80}")
+    return row

@@ -1,0 +1,105 @@
+"""The outsides the core talks to, as Protocols: the feature store, the student, the index. Adapters live elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pins.changes import IndexedPin, Student
+from pins.features import FeatureRow, PinFeatures, UserAction
+
+Vector = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One neighbour: its cosine similarity to the query and its record's surface fields."""
+
+    pin_id: str
+    score: float
+    fields: Mapping[str, Any]
+    v: int = 0
+    vector: Vector | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PointWrite:
+    """One guarded write: `record` replaces the stored one only while that still has version `expected_v` (None: no record).
+
+    `vector` is float32 of shape (dimension,), unit length; None with `keep_vector` keeps the stored one, else the record
+    has no vector.
+    """
+
+    record: IndexedPin
+    expected_v: int | None
+    vector: Vector | None = None
+    keep_vector: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Filters of a search, all of which must hold. `created_since_us` is epoch microseconds."""
+
+    lang: str | None = None
+    category: str | None = None
+    board: str | None = None
+    created_since_us: int | None = None
+    without: frozenset[str] = field(default_factory=frozenset)
+
+
+class FeatureSource(Protocol):
+    """The feature store. Raises Unavailable when it does not answer."""
+
+    def write(self, rows: Sequence[FeatureRow]) -> None:
+        """Write rows; a row older than the stored one (by event time) changes nothing."""
+
+    def of(self, pin_ids: Sequence[str]) -> Mapping[str, PinFeatures]:
+        """The features of each pin now; a pin with no row in any view is absent."""
+
+    def history(self, user_id: str) -> Sequence[UserAction]:
+        """A user's actions, oldest first; empty for an unknown user."""
+
+
+class Encoder(Student, Protocol):
+    """The student. Raises Unembeddable for a text it cannot encode, never returns a vector that is not finite."""
+
+    @property
+    def dimension(self) -> int: ...
+
+    def encode(self, texts: Sequence[str]) -> Vector:
+        """Unit vectors, float32 of shape (len(texts), dimension), in the order of the texts."""
+
+
+class PinIndex(Protocol):
+    """One model's collection. Raises Unavailable when it does not answer and Unembeddable for a point it refuses."""
+
+    @property
+    def model_id(self) -> str: ...
+
+    def known(self, pin_ids: Sequence[str]) -> Mapping[str, IndexedPin]:
+        """The records of these pins, tombstones included; absent where there is none."""
+
+    def write(self, points: Sequence[PointWrite]) -> set[str]:
+        """Apply guarded writes, one per pin at most, and return the ids of those that landed."""
+
+    def search(self, vector: Vector, limit: int, where: Where = Where()) -> Sequence[Hit]:
+        """The live pins nearest to a vector, by cosine, best first; ties by pin id."""
+
+    def vectors(self, pin_ids: Sequence[str]) -> Mapping[str, Vector]:
+        """Vectors of live pins; a pin without one is absent."""
+
+    def scan(self, batch: int = 1000) -> Iterator[Sequence[IndexedPin]]:
+        """Every record, tombstones included, in batches."""
+
+    def counts(self) -> Mapping[str, int]:
+        """Number of `live` pins with a vector, `textless` pins and `dead` tombstones."""
+
+    def flush(self) -> None:
+        """Make what was written durable against a power failure."""
+
+    def close(self) -> None:
+        """Flush and release the store."""

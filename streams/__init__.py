@@ -1,0 +1,1 @@
+"""Events in, features read, vectors written. The only importer of faust, kafka and the Feast client."""

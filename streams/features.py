@@ -1,0 +1,148 @@
+"""FeastFeatures: batched, time-stamped reads and ordered writes. The one place that speaks to Feast.
+
+One FeatureStore per process: Feast's feature resolution cache is a module global, and two stores used in turn clear it at
+each switch. After the first read everything Feast built is frozen out of the cyclic collector, which would otherwise walk
+its protobufs in the middle of a batch.
+"""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, TypeVar
+
+import redis.exceptions
+from feast import FeatureStore
+from feast.errors import FeastError
+from feast.infra.online_stores.sqlite import SqliteOnlineStore
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Value
+from feast.repo_config import load_repo_config
+
+from feature_repo import definitions
+from pins.errors import Unavailable
+from pins.features import USER_COLUMNS, USER_VIEW, VIEWS, Column, FeatureRow, PinFeatures, UserAction, pin_features
+
+T = TypeVar("T")
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+DEFAULT_YAML = Path(definitions.__file__).with_name("feature_store.yaml")
+
+
+class FeastFeatures:
+    """A FeatureSource on Feast. Not thread-safe: use it from one thread, as the worker does."""
+
+    def __init__(self, home: Path, yaml: Path | None = None) -> None:
+        """Open (and, the first time, create) the feature repository under `home`, as `yaml` describes it."""
+        self._where = f"the feature store under {home}"
+        home.mkdir(parents=True, exist_ok=True)
+        self._store = self._call(lambda: _open(home, yaml or DEFAULT_YAML))
+        self._pin_service = self._call(lambda: self._store.get_feature_service("pin_text_v1"))
+        self._views = {view.name: view for view in [*definitions.pin_views, definitions.user_history]}
+        self._pin_columns = [name for columns in VIEWS.values() for name in columns]
+        self.of(["warm-up"])
+        gc.collect()
+        gc.freeze()
+
+    def write(self, rows: Sequence[FeatureRow]) -> None:
+        by_view: dict[str, list[FeatureRow]] = defaultdict(list)
+        for row in rows:
+            by_view[row.view].append(row)
+        for view, some in by_view.items():
+            batch = [_proto_row(row, USER_COLUMNS if view == USER_VIEW else VIEWS[view]) for row in _newest(some)]
+            self._call(lambda view=view, batch=batch: self._provider().online_write_batch(self._store.config, self._views[view], batch, None))  # type: ignore[misc]
+
+    def of(self, pin_ids: Sequence[str]) -> Mapping[str, PinFeatures]:
+        if not pin_ids:
+            return {}
+        found: dict[str, PinFeatures] = {}
+        columns, times = self._read(self._pin_service, "pin_id", list(pin_ids))
+        for row, pin_id in enumerate(pin_ids):
+            as_of = {view: times[next(iter(names))][row] for view, names in VIEWS.items() if times[next(iter(names))][row]}
+            if as_of:
+                found[pin_id] = pin_features(pin_id, {name: columns[name][row] for name in self._pin_columns}, as_of)
+        return found
+
+    def history(self, user_id: str) -> Sequence[UserAction]:
+        columns, times = self._read([f"{USER_VIEW}:{name}" for name in USER_COLUMNS], "user_id", [user_id])
+        if not times["pin_ids"][0]:
+            return []
+        lists = [columns[name][0] or [] for name in USER_COLUMNS]
+        return [UserAction(pin_id, action, time_us) for pin_id, action, time_us in zip(*lists, strict=True)]
+
+    def close(self) -> None:
+        """Release the online store's connection."""
+        store = self._provider().online_store
+        if isinstance(store, SqliteOnlineStore) and store._conn:
+            store._conn.close()
+            store._conn = None
+
+    def _provider(self) -> Any:
+        return self._store._get_provider()
+
+    def _read(self, features: Any, join_key: str, keys: list[str]) -> tuple[dict[str, list[Any]], dict[str, list[int]]]:
+        """Values and event times (epoch microseconds, 0 where there is no row) by column, in the order of the keys."""
+        response = self._call(lambda: self._store.get_online_features(features, [{join_key: key} for key in keys]))
+        names = response.proto.metadata.feature_names.val
+        times = {
+            name: [stamp.seconds * 1_000_000 + stamp.nanos // 1000 for stamp in result.event_timestamps]
+            for name, result in zip(names, response.proto.results, strict=True)
+        }
+        return response.to_dict(), times
+
+    def _call(self, act: Callable[[], T]) -> T:
+        try:
+            return act()
+        except (FeastError, sqlite3.Error, redis.exceptions.RedisError, OSError) as error:
+            raise Unavailable(f"{self._where} does not answer: {error}; check EVERPIN_FEAST_YAML and the store it names") from error
+
+
+def _open(home: Path, yaml: Path) -> FeatureStore:
+    shutil.copyfile(yaml, home / "feature_store.yaml")  # so that Feast's own tools work in that folder
+    config = load_repo_config(home, home / "feature_store.yaml")
+    store = FeatureStore(config=config)
+    store.apply(definitions.ALL)
+    return store
+
+
+def _newest(rows: Sequence[FeatureRow]) -> list[FeatureRow]:
+    """One row per key, so that a store that judges a batch against the state before it cannot let an older one win."""
+    best: dict[str, FeatureRow] = {}
+    for row in rows:
+        if row.key not in best or row.event_time_us >= best[row.key].event_time_us:
+            best[row.key] = row
+    return list(best.values())
+
+
+def _proto_row(row: FeatureRow, columns: Mapping[str, Column]) -> tuple[EntityKey, dict[str, Value], datetime, None]:
+    entity = "user_id" if row.view == USER_VIEW else "pin_id"
+    key = EntityKey(join_keys=[entity], entity_values=[Value(string_val=row.key)])
+    values = {name: _value(column, row.values[name]) for name, column in columns.items()}
+    return key, values, EPOCH + timedelta(microseconds=row.event_time_us), None
+
+
+def _value(column: Column, value: Any) -> Value:
+    """A column's value as Feast's protobuf; lone surrogates, which have no UTF-8 form, are dropped from strings."""
+    proto = Value()
+    if value is None:
+        return proto
+    match column.dtype:
+        case "String":
+            proto.string_val = _utf8(value)
+        case "Int64":
+            proto.int64_val = value
+        case "Array(String)":
+            proto.string_list_val.val.extend(map(_utf8, value))
+        case "Array(Float64)":
+            proto.double_list_val.val.extend(map(float, value))
+        case "Array(Int64)":
+            proto.int64_list_val.val.extend(value)
+    return proto
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "ignore").decode()

@@ -1,0 +1,142 @@
+"""Feast online stores that keep order: an older row never replaces a newer one, whoever writes it and when.
+
+Feast's own SQLite store keeps whole seconds and lets the last writer win; its Redis store compares, but reads first and
+writes later, so two writers can still undo each other. Both are replaced here by one atomic statement per row. Rows with
+equal event times: the later write wins.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from feast import Entity, FeatureView, RepoConfig
+from feast.infra.key_encoding_utils import serialize_entity_key
+from feast.infra.online_stores.helpers import _mmh3, _redis_key
+from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
+from feast.infra.online_stores.sqlite import SqliteOnlineStore, SqliteOnlineStoreConfig, _quote_id, _table_id
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Map, Value
+from google.protobuf.timestamp_pb2 import Timestamp
+
+Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+KEYS_PER_READ = 30_000
+"""SQLite binds at most 32,766 variables in one statement."""
+
+
+def microseconds(time: datetime) -> int:
+    """Epoch microseconds; a naive time is UTC."""
+    aware = time if time.tzinfo else time.replace(tzinfo=timezone.utc)
+    return (aware - EPOCH) // timedelta(microseconds=1)
+
+
+class OrderedSqliteOnlineStoreConfig(SqliteOnlineStoreConfig):
+    """`path`: the SQLite file, relative to the feature repository."""
+
+    type: Literal["streams.online_store.OrderedSqliteOnlineStore"] = "streams.online_store.OrderedSqliteOnlineStore"  # type: ignore[assignment]
+
+
+class OrderedSqliteOnlineStore(SqliteOnlineStore):
+    """One row per entity and view: the event time in microseconds and all values as one protobuf map."""
+
+    def _get_conn(self, config: RepoConfig) -> sqlite3.Connection:
+        if not self._conn:
+            path = Path(self._get_db_path(config))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._conn = sqlite3.connect(path, timeout=30, check_same_thread=False)
+            self._conn.execute("PRAGMA journal_mode=WAL")
+            self._conn.execute("PRAGMA synchronous=NORMAL")
+        connection: sqlite3.Connection = self._conn
+        return connection
+
+    def update(
+        self,
+        config: RepoConfig,
+        tables_to_delete: Sequence[FeatureView],
+        tables_to_keep: Sequence[FeatureView],
+        entities_to_delete: Sequence[Entity],
+        entities_to_keep: Sequence[Entity],
+        partial: bool,
+    ) -> None:
+        with self._get_conn(config) as connection:
+            for view in tables_to_keep:
+                connection.execute(
+                    f"CREATE TABLE IF NOT EXISTS {_table(config, view)} "
+                    "(entity_key BLOB PRIMARY KEY, event_us INTEGER NOT NULL, vals BLOB NOT NULL) WITHOUT ROWID"
+                )
+            for view in tables_to_delete:
+                connection.execute(f"DROP TABLE IF EXISTS {_table(config, view)}")
+
+    def online_write_batch(self, config: RepoConfig, table: FeatureView, data: list[Row], progress: Callable[[int], Any] | None) -> None:
+        rows = []
+        for key, values, event_time, _ in data:
+            stored = Map()
+            for name, value in values.items():
+                stored.val[name].CopyFrom(value)
+            rows.append((serialize_entity_key(key, entity_key_serialization_version=3), microseconds(event_time), stored.SerializeToString()))
+        with self._get_conn(config) as connection:
+            connection.executemany(
+                f"INSERT INTO {_table(config, table)} VALUES (?, ?, ?) ON CONFLICT(entity_key) DO UPDATE "
+                "SET event_us = excluded.event_us, vals = excluded.vals WHERE excluded.event_us >= event_us",
+                rows,
+            )
+        if progress:
+            progress(len(rows))
+
+    def online_read(
+        self, config: RepoConfig, table: FeatureView, entity_keys: list[EntityKey], requested_features: list[str] | None = None
+    ) -> list[tuple[datetime | None, dict[str, Value] | None]]:
+        keys = [serialize_entity_key(key, entity_key_serialization_version=3) for key in entity_keys]
+        found: dict[bytes, tuple[datetime, dict[str, Value]]] = {}
+        for start in range(0, len(keys), KEYS_PER_READ):
+            part = keys[start : start + KEYS_PER_READ]
+            marks = ",".join("?" * len(part))
+            for key, event_us, vals in self._get_conn(config).execute(
+                f"SELECT entity_key, event_us, vals FROM {_table(config, table)} WHERE entity_key IN ({marks})", part
+            ):
+                found[key] = EPOCH + timedelta(microseconds=event_us), dict(Map.FromString(vals).val)
+        return [found.get(key, (None, None)) for key in keys]
+
+
+def _table(config: RepoConfig, view: FeatureView) -> str:
+    name: str = _quote_id(_table_id(config.project, view, False))
+    return name
+
+
+class OrderedRedisOnlineStoreConfig(RedisOnlineStoreConfig):
+    """`connection_string`: host:port of the server."""
+
+    type: Literal["streams.online_store.OrderedRedisOnlineStore"] = "streams.online_store.OrderedRedisOnlineStore"  # type: ignore[assignment]
+
+
+WRITE_IF_NEWER = """
+local stored = redis.call('HGET', KEYS[1], ARGV[1])
+if stored and tonumber(stored) > tonumber(ARGV[2]) then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2], unpack(ARGV, 3))
+return 1
+"""
+"""One row, atomically. Microseconds since the epoch stay below 2^53, so Lua's doubles compare them exactly."""
+
+
+class OrderedRedisOnlineStore(RedisOnlineStore):
+    """Feast's Redis layout, which its own reads understand, plus the event time in microseconds beside each view."""
+
+    def online_write_batch(self, config: RepoConfig, table: FeatureView, data: list[Row], progress: Callable[[int], Any] | None) -> None:
+        client = self._get_client(config.online_store)
+        digest = client.script_load(WRITE_IF_NEWER)
+        with client.pipeline(transaction=False) as pipe:
+            for key, values, event_time, _ in data:
+                event_us, stamp = microseconds(event_time), Timestamp()
+                stamp.FromMicroseconds(event_us)
+                fields: list[Any] = [f"_ts:{table.name}", stamp.SerializeToString()]
+                for name, value in values.items():
+                    fields += [_mmh3(f"{table.name}:{name}"), value.SerializeToString()]
+                redis_key = _redis_key(config.project, key, entity_key_serialization_version=config.entity_key_serialization_version)
+                pipe.evalsha(digest, 1, redis_key, f"_us:{table.name}", event_us, *fields)
+            pipe.execute()
+        if progress:
+            progress(len(data))

@@ -1,0 +1,136 @@
+"""Fakes of the core's three ports. The contract suites run on these and on every real adapter alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+
+import numpy as np
+
+from pins.changes import IndexedPin
+from pins.errors import Unembeddable
+from pins.features import FeatureRow, PinFeatures, UserAction, pin_features
+from pins.ports import Hit, PointWrite, Vector, Where
+from pins.relevance import OrdinalHead
+
+
+class FakeFeatures:
+    """Rows by (view, key), ordered by event time."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str], FeatureRow] = {}
+        self.histories: dict[str, list[UserAction]] = {}
+
+    def write(self, rows: Sequence[FeatureRow]) -> None:
+        for row in rows:
+            stored = self.rows.get((row.view, row.key))
+            if stored is None or row.event_time_us >= stored.event_time_us:
+                self.rows[row.view, row.key] = row
+
+    def of(self, pin_ids: Sequence[str]) -> Mapping[str, PinFeatures]:
+        found = {}
+        for pin_id in pin_ids:
+            rows = [row for row in self.rows.values() if row.key == pin_id]
+            if rows:
+                values = {name: value for row in rows for name, value in row.values.items()}
+                found[pin_id] = pin_features(pin_id, values, {row.view: row.event_time_us for row in rows})
+        return found
+
+    def history(self, user_id: str) -> Sequence[UserAction]:
+        return self.histories.get(user_id, [])
+
+
+class FakeEncoder:
+    """A hash of the words as a vector. Counts what it encodes; `broken` texts raise, `nan` texts give NaN."""
+
+    model_id = "fake-v1"
+    dimension = 8
+    ordinal_head = OrdinalHead(8.0, (1.0, 2.0, 3.0, 4.0))
+
+    def __init__(self, drift_threshold: float | None = None) -> None:
+        self.drift_threshold = drift_threshold
+        self.encoded: list[str] = []
+
+    def encode(self, texts: Sequence[str]) -> Vector:
+        if any("broken" in text for text in texts):
+            raise Unembeddable("encoder_error", "a broken text")
+        self.encoded += texts
+        return np.stack([self.query(text) for text in texts])
+
+    def query(self, text: str) -> Vector:
+        if "nan" in text.split():
+            return np.full(self.dimension, np.nan, np.float32)
+        vector = np.zeros(self.dimension, np.float32)
+        for word in text.lower().split():
+            seed = int.from_bytes(blake2b(word.encode(), digest_size=8).digest(), "big")
+            vector += np.random.default_rng(seed).normal(size=self.dimension).astype(np.float32)
+        return vector / max(float(np.linalg.norm(vector)), 1e-12)
+
+    def same_tokens(self, before: str, after: str) -> bool:
+        return before.lower().split() == after.lower().split()
+
+    def drift(self, before: str, after: str) -> float:
+        old, new = set(before.lower().split()), set(after.lower().split())
+        return len(old ^ new) / max(1, len(old | new))
+
+
+class FakeIndex:
+    """Points in a dict, with the same compare-and-set as the engines. `on_write` runs before each write, to lose races."""
+
+    model_id = "fake-v1"
+
+    def __init__(self) -> None:
+        self.points: dict[str, tuple[IndexedPin, Vector | None]] = {}
+        self.refuse: set[str] = set()
+        self.on_write: Callable[[], None] = lambda: None
+
+    def known(self, pin_ids: Sequence[str]) -> Mapping[str, IndexedPin]:
+        return {pin_id: self.points[pin_id][0] for pin_id in pin_ids if pin_id in self.points}
+
+    def write(self, points: Sequence[PointWrite]) -> set[str]:
+        self.on_write()
+        if refused := self.refuse & {write.record.pin_id for write in points}:
+            raise Unembeddable("point_refused", str(refused))
+        landed = set()
+        for write in points:
+            stored = self.points.get(write.record.pin_id)
+            if (stored[0].v if stored else None) == write.expected_v:
+                vector = stored[1] if write.keep_vector and stored else write.vector
+                self.points[write.record.pin_id] = write.record, vector
+                landed.add(write.record.pin_id)
+        return landed
+
+    def search(self, vector: Vector, limit: int, where: Where = Where()) -> Sequence[Hit]:
+        hits = [
+            Hit(pin_id, float(stored @ vector), record.fields, record.v, stored)
+            for pin_id, (record, stored) in self.points.items()
+            if stored is not None and not record.dead and _matches(record, where)
+        ]
+        return sorted(hits, key=lambda hit: (-hit.score, hit.pin_id))[:limit]
+
+    def vectors(self, pin_ids: Sequence[str]) -> Mapping[str, Vector]:
+        return {pin_id: vector for pin_id in pin_ids if pin_id in self.points and (vector := self.points[pin_id][1]) is not None}
+
+    def scan(self, batch: int = 1000) -> Iterator[Sequence[IndexedPin]]:
+        yield [record for record, _ in self.points.values()]
+
+    def counts(self) -> Mapping[str, int]:
+        records = [record for record, _ in self.points.values()]
+        dead = sum(record.dead for record in records)
+        live = sum(record.embedded and not record.dead for record in records)
+        return {"live": live, "textless": len(records) - dead - live, "dead": dead}
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _matches(record: IndexedPin, where: Where) -> bool:
+    fields = record.fields
+    return (
+        where.lang in (None, fields.get("lang"))
+        and where.category in (None, fields.get("category"))
+        and (where.board is None or where.board in fields.get("boards", ()))
+        and (where.created_since_us is None or fields.get("created_at_us", 0) >= where.created_since_us)
+        and record.pin_id not in where.without
+    )
