@@ -14,7 +14,7 @@ from hashlib import blake2b
 from typing import Any, NewType, Protocol
 
 from pins.features import PinFeatures
-from pins.text import TEMPLATE_VERSION, PinText
+from pins.text import TEMPLATE_VERSION, PinText, clean
 
 Fingerprint = NewType("Fingerprint", str)
 
@@ -111,7 +111,7 @@ class Student(Protocol):
 def surface_fields(pin: PinFeatures, text: PinText) -> dict[str, Any]:
     """The payload beside the text: what surfaces show and filter on. Counters stay out, or every like would be a write."""
     return {
-        "title": pin.title,
+        "title": clean(pin.title),
         "category": pin.category,
         "lang": pin.lang,
         "boards": list(text.boards),

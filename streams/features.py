@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +29,7 @@ from pins.errors import Unavailable
 from pins.features import USER_COLUMNS, USER_VIEW, VIEWS, Column, FeatureRow, PinFeatures, UserAction, pin_features
 
 T = TypeVar("T")
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DEFAULT_YAML = Path(definitions.__file__).with_name("feature_store.yaml")
 
 

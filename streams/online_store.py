@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,14 +23,14 @@ from feast.protos.feast.types.Value_pb2 import Map, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 KEYS_PER_READ = 30_000
 """SQLite binds at most 32,766 variables in one statement."""
 
 
 def microseconds(time: datetime) -> int:
     """Epoch microseconds; a naive time is UTC."""
-    aware = time if time.tzinfo else time.replace(tzinfo=timezone.utc)
+    aware = time if time.tzinfo else time.replace(tzinfo=UTC)
     return (aware - EPOCH) // timedelta(microseconds=1)
 
 

@@ -1,0 +1,199 @@
+"""ENTRY: the worker process. The Faust app and its agents: batches, acknowledgements, stops. No decisions.
+
+Run it with `everpin worker` or `python -m streams.app`. Faust 0.15.3 acknowledges a batch in a `finally`, whether its body
+failed or not, so agents take their batches un-acknowledged (`noack_take`), catch everything inside the loop, and acknowledge
+each message only after `Worker.handle` returned. When it cannot return, the PROCESS stops un-acknowledged: a restarted agent
+would not see the batch again. Concurrency stays 1: more loses messages on a kill (docs/adr/0004).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import faust
+
+from everpin.http import Vitals, listening, worker_app
+from everpin.owner import Owner, announce
+from everpin.settings import Settings, settings
+from everpin.wiring import WorkerParts, configure_logging, now_us, require_broker, worker_group, worker_parts
+from pins.errors import EverpinError, Unavailable
+from pins.indexer import BatchReport
+from streams.broker import DEAD, EMBEDDED, PARKED, UPDATES, Broker, ensure_topics
+from streams.worker import Limits, Message, Worker
+
+log = logging.getLogger("everpin.app")
+STOPPED_UNACKED = 70
+"""Exit code of a worker that stopped with a batch un-acknowledged: start it again when the cause is mended."""
+CANNOT_START = 2
+
+
+def build_app(broker: Broker, group: str, datadir: Path, config: Settings) -> faust.App:
+    """The Faust app, with the settings we mean and no others. Tables are not used, so there is nothing to recover."""
+    return faust.App(
+        group,
+        broker=f"kafka://{broker.address}",
+        store="memory://",
+        datadir=str(datadir),
+        key_serializer="raw",
+        value_serializer="raw",
+        autodiscover=False,
+        web_enabled=False,
+        topic_partitions=config.partitions,
+        topic_replication_factor=config.replication,
+        topic_disable_leader=True,
+        topic_allow_declare=False,  # `ensure_topics` makes them; the embedded broker makes its own
+        consumer_auto_offset_reset="earliest",
+        broker_session_timeout=10,
+        broker_heartbeat_interval=2,
+        broker_rebalance_timeout=15,
+        broker_commit_interval=1,
+        producer_acks=-1,
+        stream_wait_empty=False,  # at a stop, do not wait for the batch in hand: it is redelivered
+    )
+
+
+class WorkerProcess:
+    """One worker: the Faust app around `streams.worker.Worker`."""
+
+    def __init__(self, parts: WorkerParts, broker: Broker, vitals: Vitals) -> None:
+        config = parts.settings
+        self.parts, self.vitals = parts, vitals
+        datadir = config.home / "faust"
+        datadir.mkdir(parents=True, exist_ok=True)
+        self.app = build_app(broker, worker_group(config, parts.encoder.model_id), datadir, config)
+        self.topics = {name: self.app.topic(name, key_type=bytes, value_type=bytes) for name in (UPDATES, PARKED, DEAD, EMBEDDED)}
+        limits = Limits(config.retry_budget_s, config.dead_letter_limit, config.park_delay_s, config.park_deadline_s)
+        self.worker = Worker(parts.indexer, self.send, _Figures(parts, vitals), limits, now_us)
+        self.app.agent(self.topics[UPDATES], name="updates")(self.updates)
+        self.app.agent(self.topics[PARKED], name="parked")(self.parked)
+        self.app.on_partitions_assigned.connect(self._assigned, weak=False)
+        self.app.on_partitions_revoked.connect(self._revoked, weak=False)
+
+    async def updates(self, stream: Any) -> None:
+        """The agent of pin-updates."""
+        async for events in stream.noack_take(self.parts.settings.batch_events, within=self.parts.settings.batch_ms / 1000):
+            await self.finish(events)
+
+    async def parked(self, stream: Any) -> None:
+        """The agent of pin-updates.parked: the same work, once each message is due."""
+        async for events in stream.noack_take(self.parts.settings.batch_events, within=self.parts.settings.batch_ms / 1000):
+            await self.worker.ripe(_message(events[-1]))
+            await self.finish(events)
+
+    async def finish(self, events: Sequence[Any]) -> None:
+        """Handle a batch and acknowledge it; when it cannot be handled, stop the process with nothing of it acknowledged."""
+        self.vitals.busy_since = asyncio.get_running_loop().time()
+        try:
+            await self.worker.handle([_message(event) for event in events])
+        except asyncio.CancelledError:
+            raise
+        except EverpinError as error:
+            self.stop(str(error))
+        except Exception:
+            log.exception("a defect of Everpin's own")
+            self.stop("an unexpected error, see above")
+        else:
+            for event in events:
+                event.ack()
+        finally:
+            self.vitals.busy_since = None
+
+    async def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes]) -> None:
+        """Publish and wait for the broker's acknowledgement. Raises Unavailable."""
+        try:
+            await (await self.topics[topic].send(key=key, value=value, headers=list(headers.items())))
+        except Exception as error:  # aiokafka's errors, and Faust's own around them
+            raise Unavailable(f"cannot write to {topic}: {error!r}") from error
+
+    def stop(self, why: str) -> None:
+        """End the process now. The index is closed properly; offsets of the batch in hand are not committed."""
+        log.critical("stopping with exit code %d, nothing of the batch in hand acknowledged: %s", STOPPED_UNACKED, why)
+        self.parts.index.close()
+        logging.shutdown()
+        os._exit(STOPPED_UNACKED)
+
+    async def _assigned(self, app: faust.App, assigned: Any, **_: Any) -> None:
+        self.vitals.assigned = True
+        log.info("partitions assigned: %d", len(assigned))
+
+    async def _revoked(self, app: faust.App, revoked: Any, **_: Any) -> None:
+        self.vitals.assigned = False
+
+
+class _Figures:
+    """Keeps the worker's figures where metrics and status read them."""
+
+    def __init__(self, parts: WorkerParts, vitals: Vitals) -> None:
+        self.telemetry, self.vitals = parts.telemetry, vitals
+
+    def batch(self, messages: Sequence[Message], report: BatchReport, freshness_s: Sequence[float], seconds: float) -> None:
+        for message in messages:
+            self.telemetry.events.labels(message.topic).inc()
+        for outcome in report.outcomes:
+            self.telemetry.pins.labels(outcome.reason).inc()
+        self.telemetry.encoded.inc(report.encoded)
+        self.telemetry.observe_freshness(freshness_s)
+        self.telemetry.batch_seconds.observe(seconds)
+
+    def dead_letter(self, reason: str) -> None:
+        self.telemetry.dead_letters.labels(reason).inc()
+
+    def parked(self) -> None:
+        self.telemetry.parked.inc()
+
+    def ready(self, ready: bool) -> None:
+        self.vitals.answering = ready
+        self.telemetry.ready.set(ready)
+
+
+def _message(event: Any) -> Message:
+    """A Faust event as a plain message. A parked one keeps the time of the message it stands for."""
+    raw = event.message
+    headers = {name: bytes(value) for name, value in dict(raw.headers or {}).items()}
+    timestamp_us = int(headers.get("source_timestamp_us", 0)) or round(raw.timestamp * 1e6)
+    return Message(raw.topic, raw.partition, raw.offset, raw.key, raw.value, timestamp_us, headers)
+
+
+def main() -> None:
+    """Run one worker until SIGTERM (exit 0), a cause to stop un-acknowledged (70), or a reason not to start (2)."""
+    try:
+        config = settings()
+        configure_logging(config.log_level)
+        broker = require_broker(config)
+        with worker_parts(config) as parts:
+            ensure_topics(broker, config.partitions, config.replication)
+            vitals = Vitals()
+            with listening(worker_app(parts, vitals), config.http_port) as url:
+                if not config.qdrant_url:
+                    announce(config.home, Owner(os.getpid(), url, str(broker), "worker"))
+                log.info("worker %d: model %s, broker %s, routes %s", os.getpid(), parts.encoder.model_id, broker, url)
+                _run(WorkerProcess(parts, broker, vitals))
+    except EverpinError as error:
+        print(f"everpin worker: {error}", file=sys.stderr)
+        sys.exit(CANNOT_START)
+
+
+def _run(process: WorkerProcess) -> None:
+    worker = faust.Worker(process.app, override_logging=False, redirect_stdouts=False, quiet=True)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        worker.execute_from_commandline()
+    except SystemExit as ended:
+        if ended.code:
+            raise
+    finally:
+        process.worker.close()
+    if worker.crash_reason or process.app.crash_reason:
+        log.critical("the stream stopped: %s", worker.crash_reason or process.app.crash_reason)
+        sys.exit(STOPPED_UNACKED)
+
+
+if __name__ == "__main__":
+    main()

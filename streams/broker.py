@@ -1,0 +1,204 @@
+"""The embedded Kafka-protocol broker, and what every client of it or of a real one needs: topics, lag, pacing.
+
+The embedded broker is librdkafka's own test cluster: in memory, one broker, four partitions per topic, one worker per group,
+and at most 5 MiB kept per partition, silently. So whoever produces to it must stay close to the worker's lag (`Pacer`).
+Real deployments name a Kafka in EVERPIN_KAFKA; nothing else changes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from confluent_kafka import Producer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import NewTopic
+from kafka.errors import KafkaError, TopicAlreadyExistsError
+
+from pins.errors import Unavailable
+from pins.events import PinEvent, encode
+
+UPDATES, PARKED, DEAD, EMBEDDED = "pin-updates", "pin-updates.parked", "pin-updates.dead", "pin-embedded"
+TOPICS = (UPDATES, PARKED, DEAD, EMBEDDED)
+EMBEDDED_SCHEME = "embedded://"
+EMBEDDED_OUTSTANDING = 400
+EMBEDDED_OUTSTANDING_BYTES = 3 << 20
+"""Events and bytes that may be unprocessed on the embedded broker: well under its 5 MiB even if all fell into one partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """Where Kafka is, and whether it is the embedded one, whose protocol is a subset."""
+
+    address: str
+    embedded: bool = False
+
+    @classmethod
+    def parse(cls, address: str) -> Broker:
+        """`host:port`, or `embedded://host:port` for the embedded broker of another process."""
+        return cls(address.removeprefix(EMBEDDED_SCHEME), address.startswith(EMBEDDED_SCHEME))
+
+    def __str__(self) -> str:
+        return EMBEDDED_SCHEME + self.address if self.embedded else self.address
+
+    def options(self) -> dict[str, Any]:
+        """Connection options of a kafka-python client. The embedded broker cannot say which protocol it speaks."""
+        return {"bootstrap_servers": self.address, **({"api_version": (2, 3)} if self.embedded else {})}
+
+
+@contextmanager
+def embedded_broker() -> Iterator[Broker]:
+    """Run the embedded broker in this process for the time of the block."""
+    host = Producer({"test.mock.num.brokers": 1, "log_level": 0})
+    addresses = [f"{broker.host}:{broker.port}" for broker in host.list_topics(timeout=10).brokers.values()]
+    for topic in TOPICS:
+        host.list_topics(topic, timeout=10)  # a topic appears at its first metadata request
+    yield Broker(addresses[0], embedded=True)
+    host.flush(1)
+
+
+def ensure_topics(broker: Broker, partitions: int, replication: int) -> None:
+    """Create Everpin's topics where they are missing. Raises Unavailable."""
+    if broker.embedded:
+        return
+    try:
+        admin = KafkaAdminClient(**broker.options(), request_timeout_ms=10_000)
+        try:
+            missing = set(TOPICS) - set(admin.list_topics())
+            for topic in sorted(missing):
+                _create(admin, NewTopic(topic, partitions, replication))
+        finally:
+            admin.close()
+    except (KafkaError, OSError) as error:
+        raise Unavailable(f"Kafka at {broker.address} does not answer: {error}; check EVERPIN_KAFKA and the broker") from error
+
+
+def _create(admin: KafkaAdminClient, topic: NewTopic) -> None:
+    try:
+        admin.create_topics([topic])
+    except TopicAlreadyExistsError:
+        pass  # another worker was faster
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """Unprocessed messages of one partition: the group's committed offset (None: nothing committed) and the end offset."""
+
+    topic: str
+    partition: int
+    committed: int | None
+    end: int
+
+    @property
+    def messages(self) -> int:
+        return self.end - (self.committed or 0)
+
+
+class Offsets:
+    """Reads a group's progress without joining it. Close it after use."""
+
+    def __init__(self, broker: Broker, group: str) -> None:
+        self._broker = broker
+        self._consumer = _reached(broker, lambda: KafkaConsumer(**broker.options(), group_id=group, enable_auto_commit=False, consumer_timeout_ms=5000))
+
+    def lag(self, topics: tuple[str, ...] = (UPDATES, PARKED)) -> list[Lag]:
+        """Lag per partition. Raises Unavailable."""
+        return _reached(self._broker, lambda: self._lag(topics))
+
+    def _lag(self, topics: tuple[str, ...]) -> list[Lag]:
+        partitions = [TopicPartition(topic, number) for topic in topics for number in sorted(self._consumer.partitions_for_topic(topic) or ())]
+        ends = self._consumer.end_offsets(partitions)
+        starts = self._consumer.beginning_offsets(partitions)
+        return [Lag(tp.topic, tp.partition, self._consumer.committed(tp) or starts[tp], ends[tp]) for tp in partitions]
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+class EventProducer:
+    """Sends pin events, keyed by pin id. `outstanding` bounds what an embedded broker holds unprocessed."""
+
+    def __init__(self, broker: Broker, group: str) -> None:
+        self._broker = broker
+        self._producer = _reached(broker, lambda: KafkaProducer(**broker.options(), acks="all", linger_ms=2, max_request_size=2 << 20))
+        self._offsets = Offsets(broker, group) if broker.embedded else None
+        self._unchecked = self._unchecked_bytes = 0
+
+    def send(self, event: PinEvent) -> None:
+        """Queue one event; waits while an embedded broker holds too much. Raises Unavailable."""
+        self.send_raw(event.pin_id.encode(), encode(event))
+
+    def send_raw(self, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes] = MappingProxyType({})) -> None:
+        """Queue any bytes: a Kafka tombstone, a dead letter's replay, or what a producer with a defect would send."""
+        size = len(value or b"")
+        self._pace(size)
+        _reached(self._broker, lambda: self._producer.send(UPDATES, key=key, value=value, headers=list(headers.items())))
+        self._unchecked, self._unchecked_bytes = self._unchecked + 1, self._unchecked_bytes + size
+
+    def flush(self, timeout_s: float = 30) -> None:
+        """Wait until everything queued is acknowledged. Raises Unavailable."""
+        _reached(self._broker, lambda: self._producer.flush(timeout_s))
+
+    def close(self) -> None:
+        self.flush()
+        self._producer.close()
+        if self._offsets:
+            self._offsets.close()
+
+    def _pace(self, size: int) -> None:
+        if self._offsets is None:
+            return
+        if self._unchecked_bytes + size > EMBEDDED_OUTSTANDING_BYTES:
+            self.flush()
+            wait_for_lag(self._offsets, 0)
+            self._unchecked = self._unchecked_bytes = 0
+        elif self._unchecked >= EMBEDDED_OUTSTANDING // 2:
+            self.flush()
+            wait_for_lag(self._offsets, EMBEDDED_OUTSTANDING // 2)
+            self._unchecked = 0
+
+
+def wait_for_lag(offsets: Offsets, at_most: int, timeout_s: float = 600.0, poll_s: float = 0.1) -> None:
+    """Wait until the group is at most this many messages behind. Raises Unavailable when it makes no progress in time."""
+    deadline, best = time.monotonic() + timeout_s, None
+    while (behind := sum(lag.messages for lag in offsets.lag())) > at_most:
+        if best is None or behind < best:
+            best, deadline = behind, time.monotonic() + timeout_s
+        if time.monotonic() > deadline:
+            raise Unavailable(f"the worker made no progress for {timeout_s:.0f} s and is {behind} events behind; see `everpin status`")
+        time.sleep(poll_s)
+
+
+def messages_in(broker: Broker, topic: str) -> int:
+    """Messages a topic holds now. Raises Unavailable."""
+    offsets = Offsets(broker, "everpin-count")
+    try:
+        return sum(lag.end for lag in offsets.lag((topic,)))
+    finally:
+        offsets.close()
+
+
+def read_topic(broker: Broker, topic: str) -> Iterator[Any]:
+    """Every record of a topic up to its end now, without a group. Raises Unavailable."""
+    consumer = _reached(broker, lambda: KafkaConsumer(**broker.options(), enable_auto_commit=False, consumer_timeout_ms=5000))
+    try:
+        partitions = [TopicPartition(topic, number) for number in sorted(_reached(broker, lambda: consumer.partitions_for_topic(topic)) or ())]
+        ends: Mapping[TopicPartition, int] = _reached(broker, lambda: consumer.end_offsets(partitions))
+        consumer.assign(partitions)
+        consumer.seek_to_beginning(*partitions)
+        while any(consumer.position(tp) < ends[tp] for tp in partitions):
+            for tp, records in consumer.poll(timeout_ms=500).items():
+                yield from (record for record in records if record.offset < ends[tp])
+    finally:
+        consumer.close()
+
+
+def _reached(broker: Broker, act: Any) -> Any:
+    try:
+        return act()
+    except (KafkaError, OSError) as error:
+        raise Unavailable(f"Kafka at {broker.address} does not answer: {error}; check EVERPIN_KAFKA and the broker") from error

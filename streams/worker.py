@@ -1,0 +1,192 @@
+"""What a worker does with a batch of raw messages, whoever delivered them: decode, apply, report. Faust stays outside.
+
+The promise: when `handle` returns, every message of the batch has its outcome on disk or in a topic, and may be
+acknowledged. When it raises, nothing may be. Unavailable stores are waited for here, without polling on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pins.errors import EverpinError, FeaturesBehind, InvalidEvent, Unavailable
+from pins.events import PinEvent, decode
+from pins.indexer import BatchReport, Outcome, PinIndexer
+from streams.broker import DEAD, EMBEDDED, PARKED
+
+log = logging.getLogger("everpin.worker")
+MAX_DEAD_VALUE_BYTES = 900_000
+"""A longer value is cut in its dead letter: with headers it might not fit into the topic, and would stop the worker."""
+FIRST_RETRY_S, LONGEST_RETRY_S = 0.2, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One Kafka message. `timestamp_us` is the broker's time of it, in epoch microseconds."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    timestamp_us: int
+    headers: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class Send(Protocol):
+    """Publish one message and return when the broker has it. Raises Unavailable."""
+
+    def __call__(self, topic: str, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes]) -> Awaitable[None]: ...
+
+
+class Observer(Protocol):
+    """Where a worker reports what it did; `everpin.telemetry` keeps the figures."""
+
+    def batch(self, messages: Sequence[Message], report: BatchReport, freshness_s: Sequence[float], seconds: float) -> None: ...
+    def dead_letter(self, reason: str) -> None: ...
+    def parked(self) -> None: ...
+    def ready(self, ready: bool) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a worker is patient. Seconds, but for `dead_letters`: how many in a row."""
+
+    retry_budget_s: float
+    dead_letters: int
+    park_delay_s: float
+    park_deadline_s: float
+
+
+class TooManyDeadLetters(EverpinError):
+    """Every event fails: the deploy is bad, not the data. Stop and leave the rest where it is."""
+
+
+class Worker:
+    """Handles batches one at a time. The indexer runs in one thread of its own, so that heartbeats go on meanwhile."""
+
+    def __init__(self, indexer: PinIndexer, send: Send, observer: Observer, limits: Limits, clock: Callable[[], int]) -> None:
+        self.indexer, self.send, self.observer, self.limits, self.clock = indexer, send, observer, limits, clock
+        self._thread = ThreadPoolExecutor(1, "everpin-indexer")
+        self._dead_in_a_row = 0
+        self._answering = True
+
+    async def handle(self, messages: Sequence[Message]) -> None:
+        """Bring the index up to date with these messages. Raises Unavailable or TooManyDeadLetters: acknowledge nothing."""
+        started = time.perf_counter()
+        events, dead = self._decode(messages)
+        report = await self._apply([event for event, _ in events])
+        dead += [(message, report.refused[event.pin_id]) for event, message in events if event.pin_id in report.refused]
+        self._count_dead(len(dead), len(report.outcomes) + len(report.behind))
+        freshness = await self._announce(report, events)
+        for message, error in dead:
+            await self._dead_letter(message, error)
+        for event, message in events:
+            if late := report.behind.get(event.pin_id):
+                await self._park(message, late)
+        seconds = time.perf_counter() - started
+        self.observer.batch(messages, report, freshness, seconds)
+        log.info("batch messages=%d outcomes=%d encoded=%d dead=%d parked=%d ms=%.0f",
+                 len(messages), len(report.outcomes), report.encoded, len(dead), len(report.behind), seconds * 1000)
+
+    async def ripe(self, message: Message) -> None:
+        """Wait until a parked message is due to be looked at again."""
+        await asyncio.sleep(max(0.0, (_header_us(message, "not_before_us") - self.clock()) / 1e6))
+
+    def close(self) -> None:
+        """Let the call in flight end."""
+        self._thread.shutdown(wait=True)
+
+    def _decode(self, messages: Sequence[Message]) -> tuple[list[tuple[PinEvent, Message]], list[tuple[Message, EverpinError]]]:
+        events: list[tuple[PinEvent, Message]] = []
+        dead: list[tuple[Message, EverpinError]] = []
+        for message in messages:
+            try:
+                events.append((decode(message.key, message.value, timestamp_us=message.timestamp_us, now_us=self.clock()), message))
+            except InvalidEvent as error:
+                dead.append((message, error))
+        return events, dead
+
+    async def _apply(self, events: Sequence[PinEvent]) -> BatchReport:
+        """Apply with back-off while a store does not answer; one log line per change of state."""
+        deadline, delay = time.monotonic() + self.limits.retry_budget_s, FIRST_RETRY_S
+        while True:
+            try:
+                report = await asyncio.get_running_loop().run_in_executor(self._thread, self.indexer.apply, events)
+            except Unavailable as error:
+                self._state(False, f"waiting up to {self.limits.retry_budget_s:.0f} s, nothing acknowledged: {error}")
+                if time.monotonic() + delay > deadline:
+                    raise
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, LONGEST_RETRY_S)
+            else:
+                self._state(True, "the stores answer again")
+                return report
+
+    def _state(self, answering: bool, words: str) -> None:
+        if answering != self._answering:
+            self._answering = answering
+            log.log(logging.INFO if answering else logging.ERROR, "%s", words)
+        self.observer.ready(answering)
+
+    def _count_dead(self, dead: int, fine: int) -> None:
+        self._dead_in_a_row = 0 if fine else self._dead_in_a_row + dead
+        if self._dead_in_a_row >= self.limits.dead_letters:
+            raise TooManyDeadLetters(
+                f"{self._dead_in_a_row} messages in a row could not be used (limit EVERPIN_DEAD_LETTER_LIMIT={self.limits.dead_letters}); "
+                "is this worker older than the producers? Nothing of the last batch was acknowledged"
+            )
+
+    async def _announce(self, report: BatchReport, events: Sequence[tuple[PinEvent, Message]]) -> list[float]:
+        """Publish a PinEmbedded for every vector that changed; returns the freshness of each, in seconds."""
+        produced = {event.pin_id: message.timestamp_us for event, message in reversed(events)}
+        embedded = [outcome for outcome in report.outcomes if outcome.embedded]
+        freshness = [(self.clock() - produced[outcome.pin_id]) / 1e6 for outcome in embedded]
+        for outcome, seconds in zip(embedded, freshness, strict=True):
+            await self.send(EMBEDDED, outcome.pin_id.encode(), self._pin_embedded(outcome, seconds), {})
+        return freshness
+
+    def _pin_embedded(self, outcome: Outcome, freshness_s: float) -> bytes:
+        body = {"pin_id": outcome.pin_id, "model_id": self.indexer.index.model_id, "v": outcome.v, "reason": outcome.reason, "freshness_ms": freshness_s * 1000}
+        return json.dumps(body, ensure_ascii=False).encode()
+
+    async def _dead_letter(self, message: Message, error: EverpinError) -> None:
+        reason = getattr(error, "reason", type(error).__name__)
+        value = message.value
+        headers = self._origin(message) | {"error": type(error).__name__.encode(), "reason": reason.encode(), "detail": str(error)[:2000].encode("utf-8", "replace")}
+        if value and len(value) > MAX_DEAD_VALUE_BYTES:
+            headers["cut_from_bytes"] = str(len(value)).encode()
+            value = value[:MAX_DEAD_VALUE_BYTES]
+        await self.send(DEAD, message.key, value, headers)
+        self.observer.dead_letter(reason)
+
+    async def _park(self, message: Message, late: FeaturesBehind) -> None:
+        first = _header_us(message, "first_failure_us") or self.clock()
+        if self.clock() - first > self.limits.park_deadline_s * 1e6:
+            await self._dead_letter(message, late)
+            return
+        due = {"not_before_us": str(self.clock() + int(self.limits.park_delay_s * 1e6)).encode(), "reason": late.reason.encode(), "detail": late.detail.encode()}
+        await self.send(PARKED, message.key, message.value, self._origin(message) | due)
+        self.observer.parked()
+
+    def _origin(self, message: Message) -> dict[str, bytes]:
+        """Headers that tell where a message first came from and how often it was tried."""
+        first = message.headers if "source_topic" in message.headers else {}
+        return {
+            "source_topic": first.get("source_topic", message.topic.encode()),
+            "source_partition": first.get("source_partition", str(message.partition).encode()),
+            "source_offset": first.get("source_offset", str(message.offset).encode()),
+            "source_timestamp_us": first.get("source_timestamp_us", str(message.timestamp_us).encode()),
+            "attempts": str(int(message.headers.get("attempts", b"0")) + 1).encode(),
+            "first_failure_us": message.headers.get("first_failure_us", str(self.clock()).encode()),
+        }
+
+
+def _header_us(message: Message, name: str) -> int:
+    return int(message.headers.get(name, b"0"))
