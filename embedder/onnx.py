@@ -142,8 +142,10 @@ def _pool(hidden: NDArray[np.float32], mask: NDArray[np.int64], pooling: str) ->
     if pooling == "cls":
         return hidden[:, 0]
     weights = mask.astype(np.float32)
-    return np.einsum("btd,bt->bd", hidden, weights) / weights.sum(axis=1, keepdims=True)
+    pooled: NDArray[np.float32] = np.einsum("btd,bt->bd", hidden, weights) / weights.sum(axis=1, keepdims=True)
+    return pooled
 
 
 def _normalise(vectors: NDArray[np.float32]) -> Vector:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
+    unit: Vector = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
+    return unit

@@ -49,7 +49,7 @@ class QueryEncoder:
     def _fill(self, key: str, future: Future[Vector]) -> None:
         try:
             future.set_result(self._encoder.query(key))
-        except Exception as error:
+        except BaseException as error:  # whatever ended this call, others may be waiting for its future
             with self._lock:
                 self._vectors.pop(key, None)
             future.set_exception(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -70,16 +70,20 @@ def explain(config: Settings, pin_id: str) -> dict[str, Any]:
     action = decide(pin, text, known, encoder)
     body: dict[str, Any] = {
         "pin_id": pin_id,
-        "features": asdict(pin) | {"as_of": {view: _time(at) for view, at in pin.as_of.items()}} if pin else None,
+        "features": asdict(pin) | {"as_of": _times(pin.as_of)} if pin else None,
         "text": text.text,
         "fingerprint": fingerprint(text.text),
-        "record": asdict(known) | {"embedded_at": _time(known.embedded_at_us), "as_of": {view: _time(at) for view, at in known.as_of.items()}} if known else None,
+        "record": asdict(known) | {"embedded_at": _time(known.embedded_at_us), "as_of": _times(known.as_of)} if known else None,
         "decision": {"action": type(action).__name__.lower(), "reason": action.reason},
         "model_id": encoder.model_id,
     }
     if known and known.embedded and text and not isinstance(action, Skip):
         body["decision"] |= {"predicted_drift": round(encoder.drift(known.text, text.text), 5), "drift_threshold": encoder.drift_threshold}
     return body
+
+
+def _times(as_of: Mapping[str, int]) -> dict[str, str]:
+    return {view: _time(at_us) for view, at_us in as_of.items()}
 
 
 def _time(at_us: int) -> str:

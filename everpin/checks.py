@@ -126,18 +126,19 @@ def _packages() -> list[Check]:
     torch = "torch" in sys.modules
     return [
         Check("packages", True, ", ".join(f"{name} {version}" for name, version in found.items())),
-        Check("no torch in the worker", not torch, "torch is loaded" if torch else "not loaded", "something imports torch outside training/: find it with python -X importtime"),
+        Check("no torch in the worker", not torch, "torch is loaded" if torch else "not loaded", "find who imports it with python -X importtime"),
     ]
 
 
 def _sqlite() -> Check:
-    return Check("sqlite", sqlite3.sqlite_version_info >= (3, 24), sqlite3.sqlite_version, "a Python built with SQLite 3.24 or later is needed for ordered writes")
+    return Check("sqlite", sqlite3.sqlite_version_info >= (3, 24), sqlite3.sqlite_version, "use a Python built with SQLite 3.24 or later")
 
 
 def _disk(config: Settings) -> Check:
     parent = next(folder for folder in (config.home.absolute(), *config.home.absolute().parents) if folder.exists())
     free = shutil.disk_usage(parent).free
-    return Check("disk", free > 2 * MIN_FREE_BYTES, f"{free >> 20} MiB free under {config.home}", f"keep at least {MIN_FREE_BYTES >> 19} MiB free, or move EVERPIN_HOME")
+    enough = 2 * MIN_FREE_BYTES
+    return Check("disk", free > enough, f"{free >> 20} MiB free under {config.home}", f"keep at least {enough >> 20} MiB free, or move EVERPIN_HOME")
 
 
 def _home(config: Settings) -> Check:
@@ -171,7 +172,8 @@ def _port(config: Settings) -> Check:
 def _services(config: Settings) -> list[Check]:
     checks = []
     if config.kafka:
-        checks.append(_answers("kafka", config.kafka, lambda: str(_broker(config, read_manifest(config.model).model_id)["address"]), "start Kafka, or correct EVERPIN_KAFKA"))
+        model_id = read_manifest(config.model).model_id
+        checks.append(_answers("kafka", config.kafka, lambda: str(_broker(config, model_id)["address"]), "start Kafka, or correct EVERPIN_KAFKA"))
     if config.qdrant_url:
         checks.append(_answers("qdrant", config.qdrant_url, lambda: str(_index(config)["by_model"]), "start Qdrant, or correct QDRANT_URL"))
     return checks

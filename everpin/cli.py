@@ -43,6 +43,7 @@ app.add_typer(evaluating, name="evaluate")
 app.add_typer(dlq, name="dlq")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
+Wait = Annotated[bool, typer.Option(help="Return when the worker has taken every event.")]
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many results.")]
 PARTIAL, NOT_DONE = 1, 2
 SHOWN_BAD_ROWS = 20
@@ -86,19 +87,19 @@ def worker() -> None:
 
 
 @importing.command("jsonl")
-def import_jsonl(file: Path, wait: Annotated[bool, typer.Option(help="Return when the worker has taken every event.")] = True, as_json: AsJson = False) -> None:
+def import_jsonl(file: Path, wait: Wait = True, as_json: AsJson = False) -> None:
     """Load pins from JSON lines. Fields: see docs/import.md; only pin_id is required."""
     _import("jsonl", file, wait, as_json)
 
 
 @importing.command("parquet")
-def import_parquet(file: Path, wait: Annotated[bool, typer.Option(help="Return when the worker has taken every event.")] = True, as_json: AsJson = False) -> None:
+def import_parquet(file: Path, wait: Wait = True, as_json: AsJson = False) -> None:
     """Load pins from a parquet file with the same columns as the JSON lines."""
     _import("parquet", file, wait, as_json)
 
 
 @importing.command("cxc")
-def import_cxc(folder: Path, wait: Annotated[bool, typer.Option(help="Return when the worker has taken every event.")] = True, as_json: AsJson = False) -> None:
+def import_cxc(folder: Path, wait: Wait = True, as_json: AsJson = False) -> None:
     """Load the items.parquet of a folder of the cxc layout."""
     _import("cxc", folder, wait, as_json)
 

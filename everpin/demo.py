@@ -144,13 +144,17 @@ def _document(config: Settings, system: System, started_ms: float) -> dict[str, 
         "pins": status["index"]["live"],
         "outcomes": status["outcomes"],
         "freshness_ms": {"p50": round(float(p50), 1), "p99": round(float(p99), 1)},
-        "searches": [{"query": query, "where": {"lang": where.lang} if where.lang else {}, "results": answer_search(config, query, 5, where)} for query, where in SEARCHES],
+        "searches": [_searched(config, query, where) for query, where in SEARCHES],
         "related": answer_related(config, RELATED_TO, 5),
         "home_feed": answer_feed(config, FEED_OF, 6),
         "dead_letters": sum(status["dead_letters"].values()),
         "encoder_calls": status["encoder_calls"],
         "model_id": status["model_id"],
     }
+
+
+def _searched(config: Settings, query: str, where: Where) -> dict[str, Any]:
+    return {"query": query, "where": {"lang": where.lang} if where.lang else {}, "results": answer_search(config, query, 5, where)}
 
 
 def _group_name(system: System) -> str:

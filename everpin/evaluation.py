@@ -24,6 +24,7 @@ OWN_PIN = {"own", "sits_own"}
 """Judgement sources that pair a query with the pin it was written for: an easy known-item hit."""
 RELEVANT_GRADE = 3
 """P@8 counts grades of at least this, on the 0-4 scale."""
+METRICS = ("ndcg@10", "ndcg@20", "p@8")
 CHUNK = 512
 
 
@@ -92,16 +93,15 @@ def _languages(queries: Sequence[Query], scores: Mapping[str, Sequence[float]], 
     languages = {}
     for lang, some in sorted(by_language.items()):
         measured = {query: _measure(query, scores[query.query_id], own=own) for query in some}
-        languages[lang] = {
-            metric: asdict(_interval([(values[metric], query.group) for query, values in measured.items() if values])) for metric in ("ndcg@10", "ndcg@20", "p@8")
-        } | {"queries": sum(bool(values) for values in measured.values())}
+        scored = [(query.group, values) for query, values in measured.items() if values]
+        languages[lang] = {metric: asdict(_interval([(values[metric], group) for group, values in scored])) for metric in METRICS} | {"queries": len(scored)}
     return languages
 
 
 def _measure(query: Query, scores: Sequence[float], *, own: bool) -> dict[str, float]:
     """The metrics of one query; empty where no candidate has a gain, which can tell nothing."""
     kept = [(candidate, score) for candidate, score in zip(query.candidates, scores, strict=True) if own or candidate[2] not in OWN_PIN]
-    order = rank([candidate[0] for candidate, _ in kept], [score for _, score in kept], query.query_id) if kept else []
+    order = rank([candidate[0] for candidate, _ in kept], [score for _, score in kept], query.query_id)
     grades = [kept[position][0][1] for position in order]
     if not any(grade > 0 for grade in grades):
         return {}

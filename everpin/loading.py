@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from embedder.artifact import read_manifest
 from everpin.importers import BadRow, PinRow, batches
@@ -14,7 +15,9 @@ from everpin.system import running_system
 from everpin.wiring import build_features, find_broker, now_us, worker_group
 from pins.events import PinUpdated
 from streams.broker import DEAD, Broker, EventProducer, Offsets, ensure_topics, messages_in, wait_for_lag
-from streams.features import FeastFeatures
+
+if TYPE_CHECKING:
+    from streams.features import FeastFeatures
 
 
 @dataclass(slots=True)

@@ -73,11 +73,15 @@ def _worker(config: Settings, broker: Broker, log: Path | None) -> Iterator[subp
         if log:
             log.parent.mkdir(parents=True, exist_ok=True)
         output = stack.enter_context(log.open("ab")) if log else None
-        process = subprocess.Popen([sys.executable, "-m", "streams.app"], env=environment, stderr=output, stdout=output, start_new_session=log is not None)
+        command = [sys.executable, "-m", "streams.app", "--end-with-parent"]
+        # A session of its own: Ctrl-C reaches this process, which then stops the worker in order.
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stderr=output, stdout=output, start_new_session=True)
         try:
             yield process
         finally:
             stop(process)
+            if process.stdin:
+                process.stdin.close()
 
 
 def stop(process: subprocess.Popen[bytes], timeout_s: float = STOP_TIMEOUT_S) -> int:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import httpx
 
@@ -19,12 +20,13 @@ from everpin.settings import Settings
 from everpin.telemetry import Telemetry
 from index.edge import EdgePinIndex
 from index.loopback import LoopbackPinIndex
-from index.qdrant import QdrantPinIndex, connect
 from pins.errors import Unavailable
 from pins.indexer import PinIndexer
 from pins.ports import PinIndex
 from streams.broker import Broker
-from streams.features import FeastFeatures
+
+if TYPE_CHECKING:
+    from streams.features import FeastFeatures
 
 
 def now_us() -> int:
@@ -49,6 +51,8 @@ def build_encoder(settings: Settings, artifact: Artifact | None = None) -> OnnxE
 
 def build_features(settings: Settings) -> FeastFeatures:
     """The feature store; creates it the first time. Raises Unavailable."""
+    from streams.features import FeastFeatures  # noqa: PLC0415  Feast takes 3 s to import; a search does not need it
+
     return FeastFeatures(settings.feast_home, settings.feast_yaml)
 
 
@@ -67,6 +71,8 @@ def open_index(settings: Settings, model_id: str, dimension: int, *, purpose: st
 
 def _index(settings: Settings, model_id: str, dimension: int, stack: ExitStack, purpose: str, own: bool) -> PinIndex:
     if settings.qdrant_url:
+        from index.qdrant import QdrantPinIndex, connect  # noqa: PLC0415  0.4 s that the embedded index does not need
+
         return QdrantPinIndex(connect(settings.qdrant_url, settings.qdrant_timeout_s), model_id, dimension)
     owner = None if own else live_owner(settings.home)
     if owner and owner.url:

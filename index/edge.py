@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import UUID
 
 import numpy as np
 import qdrant_edge as edge
@@ -79,7 +80,7 @@ class EdgePinIndex:
     def counts(self) -> Mapping[str, int]:
         def count(**fields: int) -> int:
             must: list[Any] = [edge.FieldCondition(key=key, match=edge.MatchValue(value)) for key, value in fields.items()]
-            return self._call(lambda: self._shard.count(edge.CountRequest(exact=True, filter=edge.Filter(must=must))))
+            return int(self._call(lambda: self._shard.count(edge.CountRequest(exact=True, filter=edge.Filter(must=must)))))
 
         return {"live": count(dead=0, embedded=1), "textless": count(dead=0, embedded=0), "dead": count(dead=1)}
 
@@ -160,7 +161,7 @@ def _is(key: str, value: str | int) -> Any:
 
 
 def _filter(where: Where) -> Any:
-    must = [_is(f"fields.{key}", value) for key, value in (("lang", where.lang), ("category", where.category), ("boards", where.board)) if value is not None]
+    must = [_is(f"fields.{key}", value) for key, value in points.equalities(where)]
     if where.created_since_us is not None:
         must.append(edge.FieldCondition(key="fields.created_at_us", range=edge.RangeFloat(gte=where.created_since_us)))
     without = [edge.HasIdCondition({_uuid(pin_id) for pin_id in where.without})] if where.without else []
@@ -168,7 +169,7 @@ def _filter(where: Where) -> Any:
 
 
 def _uuid(pin_id: str) -> Any:
-    return points.UUID(points.point_id(pin_id))
+    return UUID(points.point_id(pin_id))
 
 
 def _vector(stored: Any) -> Vector | None:

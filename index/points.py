@@ -11,7 +11,7 @@ import numpy as np
 
 from pins.changes import IndexedPin
 from pins.errors import Unembeddable
-from pins.ports import Hit, PointWrite, Vector
+from pins.ports import Hit, PointWrite, Vector, Where
 
 VECTOR = "text"
 """Name of the vector in every collection."""
@@ -65,6 +65,12 @@ def hits(found: Iterable[tuple[float, Mapping[str, Any], Vector | None]]) -> lis
     """Engine results as hits, best first, ties by pin id; a point whose payload lost its pin id cannot be shown."""
     shown = [Hit(str(body["pin_id"]), score, body.get("fields") or {}, int(body.get("v") or 0), vector) for score, body, vector in found if "pin_id" in body]
     return sorted(shown, key=lambda hit: (-hit.score, hit.pin_id))
+
+
+def equalities(where: Where) -> list[tuple[str, str]]:
+    """The filters that compare one surface field with one value."""
+    pairs = (("lang", where.lang), ("category", where.category), ("boards", where.board))
+    return [(key, value) for key, value in pairs if value is not None]
 
 
 def record(pin_id: str, stored: Mapping[str, Any]) -> IndexedPin:

@@ -16,7 +16,14 @@ from pins.errors import ArtifactError, Unavailable, Unembeddable
 from pins.ports import Hit, PointWrite, Vector, Where
 
 T = TypeVar("T")
-INDEXED = {"v": "integer", "dead": "integer", "fields.lang": "keyword", "fields.category": "keyword", "fields.boards": "keyword", "fields.created_at_us": "integer"}
+INDEXED = {
+    "v": "integer",
+    "dead": "integer",
+    "fields.lang": "keyword",
+    "fields.category": "keyword",
+    "fields.boards": "keyword",
+    "fields.created_at_us": "integer",
+}
 """Payload fields that searches and guards filter on."""
 
 
@@ -91,7 +98,8 @@ class QdrantPinIndex:
         vectors = self._client.get_collection(self._name).config.params.vectors
         size = vectors[points.VECTOR].size if isinstance(vectors, dict) and points.VECTOR in vectors else None
         if size != self.dimension:
-            raise ArtifactError(f"collection {self._name} holds vectors of {size} dimensions, the model makes {self.dimension}; publish it under a new model_id")
+            made = self.dimension
+            raise ArtifactError(f"collection {self._name} holds vectors of {size} dimensions, the model makes {made}; publish it under a new model_id")
 
     def _create(self) -> None:
         params = models.VectorParams(size=self.dimension, distance=models.Distance.COSINE)
@@ -117,6 +125,8 @@ class QdrantPinIndex:
         except UnexpectedResponse as error:
             if error.status_code in (400, 413, 422):
                 raise Unembeddable("point_refused", f"Qdrant refused the points of {self._name}: {error}") from error
+            if error.status_code == httpx.codes.NOT_FOUND:
+                self._ensure()  # the collection was dropped under us: the next try writes into a new one
             raise Unavailable(f"Qdrant answered {error.status_code} for {self._name}: {error}") from error
         except (ResponseHandlingException, ApiException, httpx.HTTPError, OSError) as error:
             raise Unavailable(f"Qdrant does not answer for {self._name}: {error}; check QDRANT_URL and the server") from error
@@ -146,7 +156,7 @@ def _is(key: str, value: str | int) -> models.FieldCondition:
 
 
 def _filter(where: Where) -> models.Filter:
-    must: list[Any] = [_is(f"fields.{key}", value) for key, value in (("lang", where.lang), ("category", where.category), ("boards", where.board)) if value is not None]
+    must: list[Any] = [_is(f"fields.{key}", value) for key, value in points.equalities(where)]
     if where.created_since_us is not None:
         must.append(models.FieldCondition(key="fields.created_at_us", range=models.Range(gte=where.created_since_us)))
     without: list[Any] = [models.HasIdCondition(has_id=[points.point_id(pin_id) for pin_id in sorted(where.without)])] if where.without else []

@@ -82,7 +82,7 @@ def decode(key: bytes | None, value: bytes | None, *, timestamp_us: int, now_us:
         case "pin_deleted":
             return PinDeleted(pin_id, event_time_us)
         case other:
-            raise InvalidEvent("unknown_type", f"{other!r}; use 'pin_updated' or 'pin_deleted'")
+            raise InvalidEvent("unknown_type", f"{other!r:.80}; use 'pin_updated' or 'pin_deleted'")
 
 
 def encode(event: PinEvent) -> bytes:
@@ -149,8 +149,9 @@ def _time(value: object, now_us: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < EARLIEST_US:
         raise InvalidEvent("bad_time", f"{value!r:.40}; times are integers in epoch microseconds")
     if value > now_us + FUTURE_TOLERANCE_US:
-        ahead = (value - now_us) / 1e6
-        raise InvalidEvent("far_future", f"{value} us is {ahead:.0f} s ahead of this worker; at most {FUTURE_TOLERANCE_US / 1e6:.0f} s is accepted")
+        ahead_s = (value - now_us) // 1_000_000  # whole numbers: JSON's may be too large for a float
+        accepted_s = FUTURE_TOLERANCE_US // 1_000_000
+        raise InvalidEvent("far_future", f"{value!r:.40} us is {ahead_s!r:.40} s ahead of this worker; at most {accepted_s} s is accepted")
     return value
 
 

@@ -53,10 +53,11 @@ class Manifest:
         """Read a parsed manifest.json. Raises ArtifactError naming the field that is missing or wrong."""
         try:
             head, drift = body["ordinal_head"], body["drift"]
-            names = set(cls.__slots__) - {"ordinal_head", "drift", "languages"}
+            names = set(cls.__slots__) - {"ordinal_head", "drift", "languages", "files"}
             return cls(
                 **{name: body[name] for name in names},
                 languages=tuple(body["languages"]),
+                files=dict(body["files"]),
                 drift=None if drift is None else DriftBound(**drift),
                 ordinal_head=OrdinalHead(float(head["scale"]), tuple(map(float, head["thresholds"]))),
             )

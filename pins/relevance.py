@@ -37,8 +37,9 @@ class OrdinalHead:
     thresholds: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if not self.scale > 0 or len(self.thresholds) != len(Level) - 1 or list(self.thresholds) != sorted(set(self.thresholds)):
-            raise ValueError(f"an ordinal head needs scale > 0 and four increasing thresholds, got {self.scale} and {self.thresholds}")
+        increasing = list(self.thresholds) == sorted(set(self.thresholds))
+        if not (self.scale > 0 and increasing and len(self.thresholds) == len(Level) - 1 and np.isfinite((self.scale, *self.thresholds)).all()):
+            raise ValueError(f"an ordinal head needs a finite scale > 0 and four increasing, finite thresholds, got {self.scale} and {self.thresholds}")
 
     def probabilities(self, cosine: ArrayLike) -> NDArray[np.float64]:
         """Shape (..., 5): the probability of each level, lowest first, for cosines of shape (...)."""

@@ -27,6 +27,8 @@ MAX_FIELD_CHARS = 20_000
 """Characters of a raw field that are looked at: a megabyte of text costs no more than a page."""
 
 _TAG = re.compile(r"<!--.*?-->|<(script|style)\b[^<>]*>.*?</\1\s*>|</?[a-zA-Z][^<>]*>", re.DOTALL | re.IGNORECASE)
+_HUGE_REFERENCE = re.compile(r"&#[0-9]{100,};?")
+"""A character reference that is no character. Python refuses to read numbers of thousands of digits."""
 _UNIT = re.compile(r"[^\W_]+|[^\w\s]|_")
 _WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f]")
 _SPACES = re.compile(r"\s+")
@@ -47,7 +49,7 @@ class PinText:
 
 
 def render(pin: PinFeatures) -> PinText:
-    """The text of a pin: its non-empty fields, one per line. Same features in any order, same text, byte for byte."""
+    """The text of a pin: its non-empty fields as sentences. Same features in any order, same text, byte for byte."""
     boards = choose_boards(pin.board_titles)
     fields = {
         "title": clean(pin.title),
@@ -58,13 +60,13 @@ def render(pin: PinFeatures) -> PinText:
         "link_title": clean(pin.link_title),
         "link_description": clean(pin.link_description),
     }
-    lines = (cut(text, BUDGETS[name]) for name, text in fields.items())
-    return PinText("\n".join(line for line in lines if line), boards)
+    sentences = (cut(text, BUDGETS[name]).rstrip(" .,") for name, text in fields.items())
+    return PinText(". ".join(sentence for sentence in sentences if sentence), boards)
 
 
 def clean(raw: str) -> str:
     """Unicode NFKC, without HTML, control characters and lone surrogates; white space collapsed; emoji kept."""
-    text = html.unescape(_TAG.sub(" ", raw[:MAX_FIELD_CHARS]))
+    text = html.unescape(_HUGE_REFERENCE.sub("\ufffd", _TAG.sub(" ", raw[:MAX_FIELD_CHARS])))
     text = unicodedata.normalize("NFKC", _TAG.sub(" ", text))
     return _SPACES.sub(" ", "".join(map(_visible, text))).strip()
 

@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,10 @@ from streams.worker import Limits, Message, Worker
 log = logging.getLogger("everpin.app")
 STOPPED_UNACKED = 70
 """Exit code of a worker that stopped with a batch un-acknowledged: start it again when the cause is mended."""
+STOP_GRACE_S = 20.0
+"""How long an orderly stop may take before the process ends at once. Either way nothing of the batch in hand is acknowledged."""
 CANNOT_START = 2
+END_WITH_PARENT = "--end-with-parent"
 
 
 def build_app(broker: Broker, group: str, datadir: Path, config: Settings) -> faust.App:
@@ -73,8 +77,8 @@ class WorkerProcess:
         self.worker = Worker(parts.indexer, self.send, _Figures(parts, vitals), limits, now_us)
         self.app.agent(self.topics[UPDATES], name="updates")(self.updates)
         self.app.agent(self.topics[PARKED], name="parked")(self.parked)
-        self.app.on_partitions_assigned.connect(self._assigned, weak=False)
-        self.app.on_partitions_revoked.connect(self._revoked, weak=False)
+        self.app.on_partitions_assigned.connect(self._assigned, weak=False)  # type: ignore[arg-type]  # mode's signal type wants
+        self.app.on_partitions_revoked.connect(self._revoked, weak=False)  # type: ignore[arg-type]  # a keyword it never sends
 
     async def updates(self, stream: Any) -> None:
         """The agent of pin-updates."""
@@ -95,10 +99,10 @@ class WorkerProcess:
         except asyncio.CancelledError:
             raise
         except EverpinError as error:
-            self.stop(str(error))
-        except Exception:
+            await self.stop(error)
+        except Exception as error:
             log.exception("a defect of Everpin's own")
-            self.stop("an unexpected error, see above")
+            await self.stop(error)
         else:
             for event in events:
                 event.ack()
@@ -112,12 +116,14 @@ class WorkerProcess:
         except Exception as error:  # aiokafka's errors, and Faust's own around them
             raise Unavailable(f"cannot write to {topic}: {error!r}") from error
 
-    def stop(self, why: str) -> None:
-        """End the process now. The index is closed properly; offsets of the batch in hand are not committed."""
-        log.critical("stopping with exit code %d, nothing of the batch in hand acknowledged: %s", STOPPED_UNACKED, why)
-        self.parts.index.close()
-        logging.shutdown()
-        os._exit(STOPPED_UNACKED)
+    async def stop(self, error: Exception) -> None:
+        """Stop the whole app: acknowledged offsets are committed, the group is left, the batch in hand is redelivered."""
+        log.critical("stopping with exit code %d, nothing of the batch in hand acknowledged: %s", STOPPED_UNACKED, error)
+        deadline = threading.Timer(STOP_GRACE_S, os._exit, [STOPPED_UNACKED])
+        deadline.daemon = True
+        deadline.start()
+        await self.app.crash(error)
+        raise error
 
     async def _assigned(self, app: faust.App, assigned: Any, **_: Any) -> None:
         self.vitals.assigned = True
@@ -166,6 +172,9 @@ def main() -> None:
     try:
         config = settings()
         configure_logging(config.log_level)
+        if END_WITH_PARENT in sys.argv:
+            sys.argv.remove(END_WITH_PARENT)
+            _end_with_parent()
         broker = require_broker(config)
         with worker_parts(config) as parts:
             ensure_topics(broker, config.partitions, config.replication)
@@ -182,17 +191,23 @@ def main() -> None:
 
 def _run(process: WorkerProcess) -> None:
     worker = faust.Worker(process.app, override_logging=False, redirect_stdouts=False, quiet=True)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         worker.execute_from_commandline()
-    except SystemExit as ended:
+    except SystemExit as ended:  # Faust always ends in one: 0 after a signal, 1 after a crash
         if ended.code:
-            raise
+            sys.exit(STOPPED_UNACKED)
     finally:
         process.worker.close()
-    if worker.crash_reason or process.app.crash_reason:
-        log.critical("the stream stopped: %s", worker.crash_reason or process.app.crash_reason)
-        sys.exit(STOPPED_UNACKED)
+
+
+def _end_with_parent() -> None:
+    """Stop when the process that holds our standard input is gone: the embedded broker died with it."""
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="everpin-parent", daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -47,7 +47,7 @@ class Broker:
 
     def options(self) -> dict[str, Any]:
         """Connection options of a kafka-python client. The embedded broker cannot say which protocol it speaks."""
-        return {"bootstrap_servers": self.address, **({"api_version": (2, 3)} if self.embedded else {})}
+        return {"bootstrap_servers": self.address, "bootstrap_timeout_ms": 10_000, **({"api_version": (2, 3)} if self.embedded else {})}
 
 
 @contextmanager
@@ -78,10 +78,8 @@ def ensure_topics(broker: Broker, partitions: int, replication: int) -> None:
 
 
 def _create(admin: KafkaAdminClient, topic: NewTopic) -> None:
-    try:
+    with suppress(TopicAlreadyExistsError):  # another worker was faster
         admin.create_topics([topic])
-    except TopicAlreadyExistsError:
-        pass  # another worker was faster
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +105,8 @@ class Offsets:
 
     def lag(self, topics: tuple[str, ...] = (UPDATES, PARKED)) -> list[Lag]:
         """Lag per partition. Raises Unavailable."""
-        return _reached(self._broker, lambda: self._lag(topics))
+        lags: list[Lag] = _reached(self._broker, lambda: self._lag(topics))
+        return lags
 
     def _lag(self, topics: tuple[str, ...]) -> list[Lag]:
         partitions = [TopicPartition(topic, number) for topic in topics for number in sorted(self._consumer.partitions_for_topic(topic) or ())]

@@ -59,7 +59,7 @@ def _letter(record: Any) -> DeadLetter:
     headers = dict(record.headers)
 
     def text(name: str) -> str:
-        return headers.get(name, b"").decode("utf-8", "replace")
+        return bytes(headers.get(name, b"")).decode("utf-8", "replace")
 
     first_us = int(text("first_failure_us") or 0)
     return DeadLetter(

@@ -22,7 +22,6 @@ from feast.errors import FeastError
 from feast.infra.online_stores.sqlite import SqliteOnlineStore
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
-from feast.repo_config import load_repo_config
 
 from feature_repo import definitions
 from pins.errors import Unavailable
@@ -103,9 +102,8 @@ class FeastFeatures:
 
 def _open(home: Path, yaml: Path) -> FeatureStore:
     shutil.copyfile(yaml, home / "feature_store.yaml")  # so that Feast's own tools work in that folder
-    config = load_repo_config(home, home / "feature_store.yaml")
-    store = FeatureStore(config=config)
-    store.apply(definitions.ALL)
+    store = FeatureStore(repo_path=str(home), fs_yaml_file=home / "feature_store.yaml")
+    store.apply(definitions.ALL)  # type: ignore[arg-type]  # feast's own list type is invariant
     return store
 
 

@@ -23,6 +23,8 @@ from streams.broker import DEAD, EMBEDDED, PARKED
 log = logging.getLogger("everpin.worker")
 MAX_DEAD_VALUE_BYTES = 900_000
 """A longer value is cut in its dead letter: with headers it might not fit into the topic, and would stop the worker."""
+MAX_DIGITS = 18
+"""Of a number in a header: all that 64 bits surely hold."""
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.2, 5.0
 
 
@@ -97,7 +99,7 @@ class Worker:
 
     async def ripe(self, message: Message) -> None:
         """Wait until a parked message is due to be looked at again."""
-        await asyncio.sleep(max(0.0, (_header_us(message, "not_before_us") - self.clock()) / 1e6))
+        await asyncio.sleep(max(0.0, (_header_int(message, "not_before_us") - self.clock()) / 1e6))
 
     def close(self) -> None:
         """Let the call in flight end."""
@@ -159,7 +161,8 @@ class Worker:
     async def _dead_letter(self, message: Message, error: EverpinError) -> None:
         reason = getattr(error, "reason", type(error).__name__)
         value = message.value
-        headers = self._origin(message) | {"error": type(error).__name__.encode(), "reason": reason.encode(), "detail": str(error)[:2000].encode("utf-8", "replace")}
+        detail = str(error)[:2000].encode("utf-8", "replace")
+        headers = self._origin(message) | {"error": type(error).__name__.encode(), "reason": reason.encode(), "detail": detail}
         if value and len(value) > MAX_DEAD_VALUE_BYTES:
             headers["cut_from_bytes"] = str(len(value)).encode()
             value = value[:MAX_DEAD_VALUE_BYTES]
@@ -167,11 +170,12 @@ class Worker:
         self.observer.dead_letter(reason)
 
     async def _park(self, message: Message, late: FeaturesBehind) -> None:
-        first = _header_us(message, "first_failure_us") or self.clock()
+        first = _header_int(message, "first_failure_us") or self.clock()
         if self.clock() - first > self.limits.park_deadline_s * 1e6:
             await self._dead_letter(message, late)
             return
-        due = {"not_before_us": str(self.clock() + int(self.limits.park_delay_s * 1e6)).encode(), "reason": late.reason.encode(), "detail": late.detail.encode()}
+        due_us = self.clock() + int(self.limits.park_delay_s * 1e6)
+        due = {"not_before_us": str(due_us).encode(), "reason": late.reason.encode(), "detail": late.detail.encode()}
         await self.send(PARKED, message.key, message.value, self._origin(message) | due)
         self.observer.parked()
 
@@ -183,10 +187,12 @@ class Worker:
             "source_partition": first.get("source_partition", str(message.partition).encode()),
             "source_offset": first.get("source_offset", str(message.offset).encode()),
             "source_timestamp_us": first.get("source_timestamp_us", str(message.timestamp_us).encode()),
-            "attempts": str(int(message.headers.get("attempts", b"0")) + 1).encode(),
-            "first_failure_us": message.headers.get("first_failure_us", str(self.clock()).encode()),
+            "attempts": str(_header_int(message, "attempts") + 1).encode(),
+            "first_failure_us": str(_header_int(message, "first_failure_us") or self.clock()).encode(),
         }
 
 
-def _header_us(message: Message, name: str) -> int:
-    return int(message.headers.get(name, b"0"))
+def _header_int(message: Message, name: str) -> int:
+    """A number that a worker wrote; 0 where there is none. Headers of others are no reason to stop."""
+    value = message.headers.get(name, b"")
+    return int(value) if value.isdigit() and len(value) <= MAX_DIGITS else 0

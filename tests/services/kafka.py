@@ -60,6 +60,8 @@ share.coordinator.state.topic.num.partitions=4
 
 auto.create.topics.enable=true
 num.partitions=4
+# Retention goes by the records' own timestamps: a test that writes old ones would lose them within 30 s.
+log.retention.ms=-1
 # Tests wait for groups: no delay before the first rebalance, and short sessions are allowed (6 s is the default).
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000

@@ -1,0 +1,56 @@
+# Everpin. `make demo` and `make test` are all a fresh machine needs (CPython 3.11 with venv, make).
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check install -q -c requirements/constraints.txt
+
+.PHONY: demo test check lock training bench clean help
+
+help:
+	@echo "make demo      install the runtime (no torch) and run the whole system on embedded parts"
+	@echo "make test      install what tests need and run them all; missing services skip, with CI=true they fail"
+	@echo "make check     ruff, mypy strict, import-linter, yamllint"
+	@echo "make training  install torch and the training extra"
+	@echo "make bench     run every benchmark and rewrite bench/*.json (run nothing beside it)"
+	@echo "make lock      rewrite requirements/constraints.txt from what is installed"
+
+demo: $(VENV)/.runtime
+	$(BIN)/everpin demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/yamllint -c .yamllint.yaml docker feature_repo
+
+training: $(VENV)/.training
+
+bench: $(VENV)/.training
+	$(BIN)/python -m bench.encoder
+	$(BIN)/python -m bench.worker
+	$(BIN)/python -m bench.freshness
+
+lock: $(VENV)/.dev $(VENV)/.training
+	$(BIN)/python requirements/lock.py > requirements/constraints.new
+	mv requirements/constraints.new requirements/constraints.txt
+
+$(VENV)/bin/pip:
+	$(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+
+$(VENV)/.runtime: $(VENV)/bin/pip pyproject.toml requirements/constraints.txt
+	$(PIP) -e '.[worker]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/bin/pip pyproject.toml requirements/constraints.txt
+	$(PIP) -e '.[dev]'
+	touch $@
+
+$(VENV)/.training: $(VENV)/bin/pip pyproject.toml requirements/constraints.txt
+	$(PIP) -e '.[training]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .everpin build *.egg-info

@@ -1,0 +1,121 @@
+"""A stand-in for a Qdrant server: the REST routes that `index.qdrant` uses, over the client library's own local engine.
+
+No Qdrant server can be had from pip or Debian, so faults of one (down at start, dying under load, slow) are played on this
+process, which speaks the same protocol and may be killed. It is a test double: set EVERPIN_TEST_QDRANT for a real server.
+Run by hand: python -m tests.services.qdrant PORT
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from qdrant_client import QdrantClient, models
+
+from tests.services.process import free_port
+
+
+def front(engine: QdrantClient) -> FastAPI:
+    app = FastAPI()
+
+    @app.exception_handler(ValueError)
+    def missing(request: Request, error: ValueError) -> JSONResponse:
+        """The local engine raises ValueError for a collection that is not there; a server answers 404."""
+        return JSONResponse({"status": {"error": str(error)}}, 404 if "not found" in str(error) else 400)
+
+
+    def ok(result: Any) -> dict[str, Any]:
+        return {"result": result, "status": "ok", "time": 0.0}
+
+    @app.get("/collections/{name}/exists")
+    def exists(name: str) -> dict[str, Any]:
+        return ok({"exists": engine.collection_exists(name)})
+
+    @app.get("/collections/{name}")
+    def get(name: str) -> dict[str, Any]:
+        return ok(engine.get_collection(name).model_dump(mode="json"))
+
+    @app.put("/collections/{name}")
+    def create(name: str, body: models.CreateCollection) -> dict[str, Any]:
+        return ok(engine.create_collection(name, vectors_config=body.vectors))
+
+    @app.put("/collections/{name}/index")
+    def index(name: str) -> dict[str, Any]:
+        return ok({"operation_id": 0, "status": "completed"})
+
+    @app.put("/collections/{name}/points")
+    def upsert(name: str, body: models.PointsList) -> dict[str, Any]:
+        engine.upsert(name, points=body.points, update_filter=body.update_filter)
+        return ok({"operation_id": 0, "status": "completed"})
+
+    @app.post("/collections/{name}/points")
+    def retrieve(name: str, body: models.PointRequest) -> dict[str, Any]:
+        return ok(
+            [
+                p.model_dump(mode="json")
+                for p in engine.retrieve(
+                    name, body.ids, with_payload=body.with_payload, with_vectors=body.with_vector or False
+                )
+            ]
+        )
+
+    @app.post("/collections/{name}/points/query")
+    def query(name: str, body: models.QueryRequest) -> dict[str, Any]:
+        found = engine.query_points(
+            name,
+            query=body.query,
+            using=body.using,
+            limit=body.limit or 10,
+            query_filter=body.filter,
+            with_payload=True,
+            with_vectors=body.with_vector or False,
+        )
+        return ok(found.model_dump(mode="json"))
+
+    @app.post("/collections/{name}/points/scroll")
+    def scroll(name: str, body: models.ScrollRequest) -> dict[str, Any]:
+        found, offset = engine.scroll(name, limit=body.limit or 10, offset=body.offset, with_payload=True)
+        return ok({"points": [p.model_dump(mode="json") for p in found], "next_page_offset": offset})
+
+    @app.post("/collections/{name}/points/count")
+    def count(name: str, body: models.CountRequest) -> dict[str, Any]:
+        return ok({"count": engine.count(name, count_filter=body.filter).count})
+
+    return app
+
+
+@contextmanager
+def qdrant_double(port: int = 0) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Run the stand-in as a process; yields its URL and the process, which a test may kill."""
+    port = port or free_port()
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "tests.services.qdrant", str(port)])
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 30
+        while not _answers(url):
+            assert process.poll() is None, "the Qdrant stand-in ended while starting"
+            assert time.monotonic() < deadline, "the Qdrant stand-in did not start within 30 s"
+            time.sleep(0.05)
+        yield url, process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/collections/none/exists", timeout=2).is_success
+    except httpx.HTTPError:
+        return False
+
+
+if __name__ == "__main__":
+    uvicorn.run(front(QdrantClient(":memory:")), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")

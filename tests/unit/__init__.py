@@ -1,0 +1,1 @@
+"""Unit tests: pure tables and properties, on fakes alone."""

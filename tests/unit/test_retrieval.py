@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from pins.changes import IndexedPin
+from pins.errors import PinNotFound
+from pins.features import UserAction
+from pins.ports import PointWrite, Vector, Where
+from pins.relevance import Level
+from pins.retrieval import HISTORY, INTERESTS, SAME_INTEREST_COSINE, SAME_PIN_COSINE, Result, home_feed, related_pins, search
+from tests.fakes import FakeEncoder, FakeIndex
+from tests.unit.samples import T0
+
+DAY_US = 86_400_000_000
+
+
+def at(axis: int, cosine: float = 1.0, beside: int = 7) -> Vector:
+    """A unit vector at this cosine to an axis, leaning towards another."""
+    vector = np.zeros(8, np.float32)
+    vector[axis], vector[beside] = cosine, np.sqrt(1 - cosine**2)
+    return vector
+
+
+def index_of(vectors: dict[str, Vector | None], **fields: object) -> FakeIndex:
+    index = FakeIndex()
+    for created, (pin_id, vector) in enumerate(vectors.items()):
+        shown = {"title": f"title of {pin_id}", "created_at_us": T0 + created, "lang": "en"} | fields
+        index.write([PointWrite(IndexedPin(pin_id, 1, dead=False, embedded=vector is not None, model_id="fake-v1", fields=shown), None, vector)])
+    return index
+
+
+def bury(index: FakeIndex, pin_id: str) -> None:
+    index.write([PointWrite(IndexedPin(pin_id, 2, dead=True, embedded=False, model_id="fake-v1"), 1 if pin_id in index.points else None)])
+
+
+def texts(*titles: str) -> FakeIndex:
+    return index_of({title: FakeEncoder().query(title) for title in titles})
+
+
+def ids(results: Sequence[Result]) -> list[str]:
+    return [result.pin_id for result in results]
+
+
+def test_a_search_gives_the_nearest_pins_with_their_relevance() -> None:
+    index = texts("red chair", "blue chair", "tomato soup")
+    results = search("red chair", FakeEncoder(), index)
+    assert len(results) == 3
+    assert ids(results)[0] == "red chair"
+    assert [result.score for result in results] == sorted((result.score for result in results), reverse=True)
+    best = results[0]
+    assert (best.title, best.model_id, best.fields["lang"], best.why) == ("title of red chair", "fake-v1", "en", "")
+    assert best.score == pytest.approx(1.0)
+    assert best.relevance == pytest.approx(float(FakeEncoder.ordinal_head.expected(1.0)))
+    assert best.level is Level.HIGHLY_RELEVANT
+    assert all(result.level is FakeEncoder.ordinal_head.level(result.score) for result in results)
+
+
+def test_a_search_gives_as_many_as_asked_for_where_the_filters_hold() -> None:
+    index = texts("red chair", "blue chair", "tomato soup")
+    assert len(search("chair", FakeEncoder(), index, limit=2)) == 2
+    assert ids(search("chair", FakeEncoder(), index, where=Where(without=frozenset({"red chair", "blue chair"})))) == ["tomato soup"]
+    assert search("chair", FakeEncoder(), index, where=Where(lang="de")) == []
+
+
+def test_vectors_of_another_model_are_never_searched() -> None:
+    index = texts("red chair")
+    index.model_id = "fake-v2"
+    with pytest.raises(ValueError, match="the query encoder is fake-v1, the index holds fake-v2"):
+        search("red chair", FakeEncoder(), index)
+
+
+@pytest.mark.parametrize("text", ["", "  \n\u3000"])
+def test_an_empty_query_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="give at least one word"):
+        search(text, FakeEncoder(), texts("red chair"))
+
+
+def test_related_pins_are_the_nearest_without_the_pin_itself() -> None:
+    index = index_of({"p": at(0), "far": at(1), "near": at(0, 0.9), "nearer": at(0, 0.95, beside=6)})
+    results = related_pins("p", index)
+    assert ids(results) == ["nearer", "near", "far"]
+    assert (results[0].why, results[0].title, results[0].relevance, results[0].level) == ("like p", "title of nearer", None, None)
+    assert ids(related_pins("p", index, limit=1)) == ["nearer"]
+    assert ids(related_pins("p", index, where=Where(without=frozenset({"nearer"})))) == ["near", "far"]
+
+
+def test_related_pins_leave_out_near_duplicates_of_the_pin_and_of_one_another() -> None:
+    index = index_of({"p": at(0), "copy of p": at(0, 0.999), "a": at(0, 0.8), "copy of a": at(0, 0.79), "b": at(0, 0.7, beside=5)})
+    assert float(at(0, 0.8) @ at(0, 0.79)) >= SAME_PIN_COSINE
+    assert ids(related_pins("p", index)) == ["a", "b"]
+
+
+def test_many_duplicates_do_not_shorten_the_answer() -> None:
+    copies = {f"copy {n}": at(0, 0.9, beside=1) for n in range(3)}
+    index = index_of({"p": at(0), **copies, "b": at(0, 0.7, beside=2), "c": at(0, 0.6, beside=3)})
+    assert ids(related_pins("p", index, limit=3)) == ["copy 0", "b", "c"]
+
+
+def test_a_hit_without_its_vector_cannot_be_folded_and_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = index_of({"p": at(0), "copy": at(0, 0.999)})
+    search_index = index.search
+    monkeypatch.setattr(index, "search", lambda *asked: [type(hit)(hit.pin_id, hit.score, hit.fields) for hit in search_index(*asked)])
+    assert ids(related_pins("p", index)) == ["copy"]
+
+
+def test_an_unknown_deleted_or_textless_pin_has_no_related_pins() -> None:
+    index = index_of({"p": at(0), "deleted": at(1), "textless": None})
+    bury(index, "deleted")
+    for pin_id in ("unknown", "deleted", "textless"):
+        with pytest.raises(PinNotFound, match=f"everpin explain {pin_id}"):
+            related_pins(pin_id, index)
+
+
+def saved(*pin_ids: str, days_ago: float = 0) -> list[UserAction]:
+    return [UserAction(pin_id, "save", round(T0 - days_ago * DAY_US) - place) for place, pin_id in enumerate(pin_ids)]
+
+
+def test_a_user_without_history_gets_the_newest_pins() -> None:
+    index = index_of({"old": at(0), "textless": None, "gone": at(1), "new": at(2)})
+    bury(index, "gone")
+    results = home_feed([], index, T0)
+    assert ids(results) == ["new", "old"]
+    assert [(result.why, result.score, result.title) for result in results] == [("new", 0.0, "title of new"), ("new", 0.0, "title of old")]
+    assert ids(home_feed([], index, T0, limit=1)) == ["new"]
+
+
+def test_pins_created_at_the_same_time_are_in_order_of_their_ids() -> None:
+    assert ids(home_feed([], index_of({"b": at(0), "a": at(1)}, created_at_us=T0), T0)) == ["a", "b"]
+
+
+def test_a_history_of_pins_that_are_gone_counts_as_none_but_for_what_was_seen() -> None:
+    index = index_of({"a": at(0), "b": at(1), "gone": at(2)})
+    bury(index, "gone")
+    assert ids(home_feed(saved("gone", "unknown"), index, T0)) == ["b", "a"]
+
+
+def test_a_feed_is_like_what_was_saved_and_holds_nothing_seen() -> None:
+    index = index_of({"chair": at(0), "seen": at(0, 0.9), "stool": at(0, 0.8, beside=1), "soup": at(2)})
+    results = home_feed(saved("chair", "seen"), index, T0)
+    assert ids(results)[0] == "stool"
+    assert {"chair", "seen"}.isdisjoint(ids(results))
+    assert results[0].why.startswith("you saved ")
+
+
+def test_a_pin_seen_before_the_latest_actions_is_left_out_too() -> None:
+    index = index_of({"chair": at(0), "seen long ago": at(0, 0.9), "stool": at(0, 0.8, beside=1)})
+    recent = [UserAction("chair", "save", T0 - n) for n in range(HISTORY)]
+    assert ids(home_feed([*recent, *saved("seen long ago", days_ago=300)], index, T0)) == ["stool"]
+
+
+def test_a_feed_leaves_out_near_duplicates_of_what_was_saved() -> None:
+    index = index_of({"chair": at(0), "copy": at(0, 0.999), "stool": at(0, 0.8)})
+    assert ids(home_feed(saved("chair"), index, T0)) == ["stool"]
+
+
+def test_interests_take_turns() -> None:
+    vectors = {"chair": at(0, beside=6), "soup": at(1, beside=6)}
+    vectors |= {f"chair {n}": at(0, cosine, beside=4) for n, cosine in enumerate((0.9, 0.75, 0.55))}
+    vectors |= {f"soup {n}": at(1, cosine, beside=5) for n, cosine in enumerate((0.9, 0.75, 0.55))}
+    results = home_feed(saved("chair", "chair") + saved("soup", days_ago=1), index_of(vectors), T0, limit=6)
+    assert ids(results) == ["chair 0", "soup 0", "chair 1", "soup 1", "chair 2", "soup 2"]
+    assert [result.why for result in results] == ["you saved chair", "you saved soup"] * 3
+    assert ids(home_feed(saved("chair", "soup"), index_of(vectors), T0, limit=3)) == ids(results)[:3]
+
+
+def test_an_interest_that_has_run_out_leaves_its_turns_to_the_others() -> None:
+    copies = {f"copy {n}": at(0, 0.999 - n / 10_000) for n in range(6)}
+    soups = {f"soup {n}": at(1, cosine, beside=5) for n, cosine in enumerate((0.95, 0.8, 0.6, 0.4, 0.2, 0.0))}
+    index = index_of({"chair": at(0), "soup": at(1), **copies, **soups})
+    assert ids(home_feed(saved("chair", "soup"), index, T0, limit=3)) == ["soup 0", "soup 1", "soup 2"]
+
+
+def test_a_pin_found_by_two_interests_is_shown_once() -> None:
+    between = (at(0) + at(1)) / np.sqrt(np.float32(2))
+    results = home_feed(saved("a", "b"), index_of({"a": at(0), "b": at(1), "both": between}), T0)
+    assert ids(results) == ["both"]
+    assert results[0].why == "you saved a"
+
+
+def test_the_interest_with_more_and_younger_actions_leads() -> None:
+    index = index_of({"chair": at(0), "soup": at(1), "a chair": at(0, 0.9, beside=4), "a soup": at(1, 0.9, beside=5)})
+    often = saved("chair", "chair", "chair", days_ago=1) + saved("soup")
+    assert ids(home_feed(often, index, T0))[0] == "a chair"
+    long_ago = saved("chair", "chair", "chair", days_ago=300) + saved("soup")
+    assert ids(home_feed(long_ago, index, T0))[0] == "a soup"
+
+
+def test_an_action_from_the_future_weighs_no_more_than_one_of_now() -> None:
+    index = index_of({"chair": at(0), "soup": at(1), "a chair": at(0, 0.9, beside=4), "a soup": at(1, 0.9, beside=5)})
+    assert ids(home_feed(saved("chair", days_ago=-300) + saved("soup", "soup"), index, T0))[0] == "a soup"
+
+
+def test_only_the_strongest_interests_are_asked() -> None:
+    vectors = {f"saved {axis}": at(axis) for axis in range(5)} | {f"like {axis}": at(axis, 0.9, beside=7) for axis in range(5)}
+    results = home_feed(saved(*(f"saved {axis}" for axis in range(5))), index_of(vectors), T0)
+    assert {result.why for result in results} == {f"you saved saved {axis}" for axis in range(INTERESTS)}
+
+
+def test_pins_of_one_interest_are_spoken_for_by_their_medoid() -> None:
+    vectors = {"edge": at(0, 0.6, beside=1), "middle": at(0, 0.95, beside=1), "other edge": at(0, 0.9, beside=2), "found": at(0, 0.9, beside=3)}
+    assert all(float(vectors["edge"] @ vectors[other]) > SAME_INTEREST_COSINE for other in ("middle", "other edge"))
+    results = home_feed(saved("edge", "middle", "other edge"), index_of(vectors), T0)
+    assert [(result.pin_id, result.why) for result in results] == [("found", "you saved middle")]
+
+
+def test_a_pin_joins_the_nearest_interest() -> None:
+    lean = (0.6 * at(0) + 0.8 * at(1)).astype(np.float32)
+    vectors = {"chair": at(0), "soup": at(1), "lean": lean, "another soup": at(1, 0.9, beside=3)}
+    results = home_feed(saved("chair", "soup", "lean"), index_of(vectors), T0)
+    assert (results[0].pin_id, results[0].why) == ("another soup", "you saved soup")
+
+
+def test_the_order_of_a_history_does_not_matter() -> None:
+    index = index_of({"chair": at(0), "soup": at(1), "a chair": at(0, 0.9, beside=4), "a soup": at(1, 0.9, beside=5)})
+    history = saved("chair", "soup", "chair")
+    assert home_feed(history[::-1], index, T0) == home_feed(history, index, T0)
+
+
+def test_a_feed_is_repeatable_for_actions_of_the_same_moment() -> None:
+    index = index_of({"chair": at(0), "soup": at(1), "a chair": at(0, 0.9, beside=4), "a soup": at(1, 0.9, beside=5)})
+    actions = [UserAction("soup", "save", T0), UserAction("chair", "save", T0)]
+    assert home_feed(actions, index, T0) == home_feed(actions[::-1], index, T0)
+    assert ids(home_feed(actions, index, T0)) == ["a chair", "a soup"]
