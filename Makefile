@@ -28,7 +28,7 @@ check: $(VENV)/.dev
 
 training: $(VENV)/.training
 
-bench: $(VENV)/.training
+bench: $(VENV)/.bench
 	$(BIN)/python -m bench.encoder
 	$(BIN)/python -m bench.worker
 	$(BIN)/python -m bench.freshness
@@ -50,6 +50,10 @@ $(VENV)/.dev: $(VENV)/bin/pip pyproject.toml requirements/constraints.txt
 
 $(VENV)/.training: $(VENV)/bin/pip pyproject.toml requirements/constraints.txt
 	$(PIP) -e '.[training]'
+	touch $@
+
+$(VENV)/.bench: $(VENV)/bin/pip pyproject.toml requirements/constraints.txt
+	$(PIP) -e '.[bench]'
 	touch $@
 
 clean:

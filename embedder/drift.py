@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,9 +63,9 @@ class DriftPredictor:
     def load(cls, path: Path) -> DriftPredictor:
         """Read drift.npz. Raises ArtifactError when it is unreadable or incomplete."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 return cls({name: file[name] for name in file.files})
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, ValueError, BadZipFile) as error:
             raise ArtifactError(f"{path} cannot be read ({error}); copy the whole model folder again") from error
 
     def predict(self, old_ids: Sequence[int], new_ids: Sequence[int]) -> float:

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
 
 from pins.errors import EverpinError
 from pins.events import MAX_PIN_ID_CHARS
-from pins.features import FeatureRow
+from pins.features import INT64_MAX, FeatureRow
 
 BATCH = 256
 
@@ -35,7 +35,7 @@ class PinRow(BaseModel):
     description: str | None = Field(None, description="description; HTML is removed")
     caption: str | None = Field(None, description="caption of the image, by a person or a model")
     board_titles: list[str] = Field([], description="titles of boards it is saved to; a repeated title counts twice")
-    engaged_queries: dict[str, float] = Field({}, description="queries that led to engagement, with their counts (a list counts 1 each)")
+    engaged_queries: dict[str, FiniteFloat] = Field({}, description="queries that led to engagement, with their counts (a list counts 1 each)")
     link_title: str | None = Field(None, description="title of the linked page")
     link_description: str | None = Field(None, description="description of the linked page")
     link_url: str | None = Field(None, description="address of the linked page")
@@ -43,13 +43,22 @@ class PinRow(BaseModel):
     category: str | None = Field(None, description="category, for filters")
     lang: str | None = Field(None, description="language code such as en, for filters")
     created_at: datetime | None = Field(None, description="ISO 8601 time; without an offset it is UTC")
-    save_count: int | None = Field(None, ge=0, description="number of saves")
-    like_count: int | None = Field(None, ge=0, description="number of likes")
+    save_count: int | None = Field(None, ge=0, le=INT64_MAX, description="number of saves")
+    like_count: int | None = Field(None, ge=0, le=INT64_MAX, description="number of likes")
+
+    @field_validator("pin_id")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("blank")
+        return value
 
     @field_validator("engaged_queries", mode="before")
     @classmethod
     def _counted(cls, value: Any) -> Any:
-        return dict.fromkeys(value, 1.0) if isinstance(value, list) and all(isinstance(query, str) for query in value) else value or {}
+        if value is None:
+            return {}
+        return dict.fromkeys(value, 1.0) if isinstance(value, list) and all(isinstance(query, str) for query in value) else value
 
     @field_validator("board_titles", mode="before")
     @classmethod
@@ -92,7 +101,7 @@ def read_jsonl(path: Path) -> Iterator[PinRow | BadRow]:
                 continue
             try:
                 body = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 yield BadRow(number, "(line)", f"not JSON: {error}", 'one JSON object per line, such as {"pin_id": "p1", "title": "Red chair"}')
                 continue
             yield parse_row(number, body)
@@ -104,7 +113,7 @@ def read_parquet(path: Path) -> Iterator[PinRow | BadRow]:
     for batch in pq.ParquetFile(path).iter_batches(BATCH):
         for body in batch.to_pylist():
             number += 1
-            if isinstance(queries := body.get("engaged_queries"), list) and queries and not isinstance(queries[0], str):
+            if isinstance(queries := body.get("engaged_queries"), list) and queries and all(isinstance(pair, tuple) for pair in queries):
                 body["engaged_queries"] = dict(queries)  # a parquet map arrives as pairs
             yield parse_row(number, body)
 

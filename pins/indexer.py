@@ -149,7 +149,7 @@ def point(pin_id: str, plan: _Plan, vector: Vector | None, model_id: str, now_us
         pin_id, v, dead=False, embedded=bool(plan.text), model_id=model_id, text=plan.text.text, fingerprint=now, seen=now,
         fields=surface_fields(plan.pin, plan.text), reason=action.reason, embedded_at_us=now_us, as_of=plan.pin.as_of,
     )
-    if isinstance(action, Touch) and known and plan.text:
+    if isinstance(action, Touch) and known and action.reason != "no_text":
         record = replace(record, reason=known.reason, embedded_at_us=known.embedded_at_us)
         if not action.settled:
             record = replace(record, text=known.text, fingerprint=known.fingerprint)

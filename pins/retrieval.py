@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from typing import Any, Protocol
 
 import numpy as np
@@ -92,11 +91,10 @@ def home_feed(history: Sequence[UserAction], index: PinIndex, now_us: int, limit
     groups = _interests([pin_id for pin_id in importance if pin_id in vectors], vectors)
     groups.sort(key=lambda group: (-sum(importance[pin_id] for pin_id in group), group[0]))
     medoids = [_medoid(group, vectors) for group in groups[:INTERESTS]]
-    feeds = [
-        [_result(hit, index.model_id, f"you saved {medoid}") for hit in _fold(index.search(vectors[medoid], 2 * limit, Where(without=seen)), [vectors[medoid]])]
-        for medoid in medoids
-    ]
-    return _round_robin(feeds)[:limit]
+    feeds = [index.search(vectors[medoid], 2 * limit, Where(without=seen)) for medoid in medoids]
+    turns = _round_robin(feeds)
+    merged = _fold([hit for hit, _ in turns.values()], [vectors[medoid] for medoid in medoids])
+    return [_result(hit, index.model_id, f"you saved {medoids[turns[hit.pin_id][1]]}") for hit in merged[:limit]]
 
 
 def _one_model(model_id: str, index: PinIndex) -> None:
@@ -136,13 +134,13 @@ def _medoid(group: Sequence[str], vectors: Mapping[str, Vector]) -> str:
     return group[int(np.argmax((matrix @ matrix.T).sum(axis=1)))]
 
 
-def _round_robin(feeds: Sequence[Sequence[Result]]) -> list[Result]:
-    merged: dict[str, Result] = {}
-    for row in zip_longest(*feeds):
-        for result in row:
-            if result is not None:
-                merged.setdefault(result.pin_id, result)
-    return list(merged.values())
+def _round_robin(feeds: Sequence[Sequence[Hit]]) -> dict[str, tuple[Hit, int]]:
+    """By pin id, in the order of the turns: each hit once, with the number of the feed whose turn it was."""
+    merged: dict[str, tuple[Hit, int]] = {}
+    for turn in zip(*feeds, strict=False):  # all as long as one another: the same limit and filter
+        for number, hit in enumerate(turn):
+            merged.setdefault(hit.pin_id, (hit, number))
+    return merged
 
 
 def _newest(index: PinIndex, limit: int, seen: frozenset[str]) -> list[Result]:

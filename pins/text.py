@@ -26,7 +26,8 @@ MAX_QUERIES = 20
 MAX_FIELD_CHARS = 20_000
 """Characters of a raw field that are looked at: a megabyte of text costs no more than a page."""
 
-_TAG = re.compile(r"<!--.*?-->|<(script|style)\b[^<>]*>.*?</\1\s*>|</?[a-zA-Z][^<>]*>", re.DOTALL | re.IGNORECASE)
+_TAG = re.compile(r"<!--.*?(?:-->|\Z)|<(script|style)\b[^<>]*>.*?(?:</\1\s*>|\Z)|</?[a-zA-Z][^<>]*>", re.DOTALL | re.IGNORECASE)
+"""A tag, a whole comment, or a script with its body. One that is never closed ends with the text, which keeps this linear."""
 _HUGE_REFERENCE = re.compile(r"&#[0-9]{100,};?")
 """A character reference that is no character. Python refuses to read numbers of thousands of digits."""
 _UNIT = re.compile(r"[^\W_]+|[^\w\s]|_")

@@ -27,7 +27,7 @@ from everpin.wiring import WorkerParts, configure_logging, now_us, require_broke
 from pins.errors import EverpinError, Unavailable
 from pins.indexer import BatchReport
 from streams.broker import DEAD, EMBEDDED, PARKED, UPDATES, Broker, ensure_topics
-from streams.worker import Limits, Message, Worker
+from streams.worker import Limits, Message, Worker, header_int
 
 log = logging.getLogger("everpin.app")
 STOPPED_UNACKED = 70
@@ -79,6 +79,7 @@ class WorkerProcess:
         self.app.agent(self.topics[PARKED], name="parked")(self.parked)
         self.app.on_partitions_assigned.connect(self._assigned, weak=False)  # type: ignore[arg-type]  # mode's signal type wants
         self.app.on_partitions_revoked.connect(self._revoked, weak=False)  # type: ignore[arg-type]  # a keyword it never sends
+        self.app.on_before_shutdown.connect(self._stopping, weak=False)  # type: ignore[arg-type]  # likewise
 
     async def updates(self, stream: Any) -> None:
         """The agent of pin-updates."""
@@ -119,11 +120,12 @@ class WorkerProcess:
     async def stop(self, error: Exception) -> None:
         """Stop the whole app: acknowledged offsets are committed, the group is left, the batch in hand is redelivered."""
         log.critical("stopping with exit code %d, nothing of the batch in hand acknowledged: %s", STOPPED_UNACKED, error)
-        deadline = threading.Timer(STOP_GRACE_S, os._exit, [STOPPED_UNACKED])
-        deadline.daemon = True
-        deadline.start()
+        _end_in_time()
         await self.app.crash(error)
         raise error
+
+    async def _stopping(self, app: faust.App, **_: Any) -> None:
+        _end_in_time()
 
     async def _assigned(self, app: faust.App, assigned: Any, **_: Any) -> None:
         self.vitals.assigned = True
@@ -162,8 +164,8 @@ class _Figures:
 def _message(event: Any) -> Message:
     """A Faust event as a plain message. A parked one keeps the time of the message it stands for."""
     raw = event.message
-    headers = {name: bytes(value) for name, value in dict(raw.headers or {}).items()}
-    timestamp_us = int(headers.get("source_timestamp_us", 0)) or round(raw.timestamp * 1e6)
+    headers = {name: bytes(value or b"") for name, value in dict(raw.headers or {}).items()}
+    timestamp_us = header_int(headers, "source_timestamp_us") or round(raw.timestamp * 1e6)
     return Message(raw.topic, raw.partition, raw.offset, raw.key, raw.value, timestamp_us, headers)
 
 
@@ -198,6 +200,13 @@ def _run(process: WorkerProcess) -> None:
             sys.exit(STOPPED_UNACKED)
     finally:
         process.worker.close()
+
+
+def _end_in_time() -> None:
+    """End the process when an orderly stop hangs, as Faust's does while its broker is gone."""
+    deadline = threading.Timer(STOP_GRACE_S, os._exit, [STOPPED_UNACKED])
+    deadline.daemon = True
+    deadline.start()
 
 
 def _end_with_parent() -> None:

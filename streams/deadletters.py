@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from streams.broker import DEAD, Broker, EventProducer, read_topic
+from streams.worker import header_int
 
 HISTORY = ("source_topic", "source_partition", "source_offset", "source_timestamp_us", "attempts", "first_failure_us")
 """Headers that a replayed message keeps, so that a second failure continues the story of the first."""
@@ -56,19 +57,19 @@ def replay(letters: Iterable[DeadLetter], producer: EventProducer) -> tuple[int,
 
 
 def _letter(record: Any) -> DeadLetter:
-    headers = dict(record.headers)
+    headers = {name: bytes(value or b"") for name, value in record.headers}
 
     def text(name: str) -> str:
-        return bytes(headers.get(name, b"")).decode("utf-8", "replace")
+        return headers.get(name, b"").decode("utf-8", "replace")
 
-    first_us = int(text("first_failure_us") or 0)
+    first_us = header_int(headers, "first_failure_us")
     return DeadLetter(
         letter=f"{record.partition}:{record.offset}",
         reason=text("reason"),
         detail=text("detail"),
         pin_id=record.key.decode("utf-8", "replace") if record.key else "",
         source=f"{text('source_topic')}:{text('source_partition')}:{text('source_offset')}",
-        attempts=int(text("attempts") or 0),
+        attempts=header_int(headers, "attempts"),
         first_failure=datetime.fromtimestamp(first_us / 1e6, UTC).isoformat(timespec="milliseconds") if first_us else "",
         key=record.key,
         value=record.value,

@@ -99,7 +99,7 @@ class Worker:
 
     async def ripe(self, message: Message) -> None:
         """Wait until a parked message is due to be looked at again."""
-        await asyncio.sleep(max(0.0, (_header_int(message, "not_before_us") - self.clock()) / 1e6))
+        await asyncio.sleep(max(0.0, (header_int(message.headers, "not_before_us") - self.clock()) / 1e6))
 
     def close(self) -> None:
         """Let the call in flight end."""
@@ -150,8 +150,8 @@ class Worker:
         produced = {event.pin_id: message.timestamp_us for event, message in reversed(events)}
         embedded = [outcome for outcome in report.outcomes if outcome.embedded]
         freshness = [(self.clock() - produced[outcome.pin_id]) / 1e6 for outcome in embedded]
-        for outcome, seconds in zip(embedded, freshness, strict=True):
-            await self.send(EMBEDDED, outcome.pin_id.encode(), self._pin_embedded(outcome, seconds), {})
+        pairs = zip(embedded, freshness, strict=True)
+        await asyncio.gather(*(self.send(EMBEDDED, outcome.pin_id.encode(), self._pin_embedded(outcome, seconds), {}) for outcome, seconds in pairs))
         return freshness
 
     def _pin_embedded(self, outcome: Outcome, freshness_s: float) -> bytes:
@@ -170,12 +170,13 @@ class Worker:
         self.observer.dead_letter(reason)
 
     async def _park(self, message: Message, late: FeaturesBehind) -> None:
-        first = _header_int(message, "first_failure_us") or self.clock()
-        if self.clock() - first > self.limits.park_deadline_s * 1e6:
+        since_us = header_int(message.headers, "parked_since_us") or self.clock()  # a replayed message waits anew
+        if self.clock() - since_us > self.limits.park_deadline_s * 1e6:
             await self._dead_letter(message, late)
             return
         due_us = self.clock() + int(self.limits.park_delay_s * 1e6)
-        due = {"not_before_us": str(due_us).encode(), "reason": late.reason.encode(), "detail": late.detail.encode()}
+        times = {"not_before_us": str(due_us).encode(), "parked_since_us": str(since_us).encode()}
+        due = times | {"reason": late.reason.encode(), "detail": late.detail.encode()}
         await self.send(PARKED, message.key, message.value, self._origin(message) | due)
         self.observer.parked()
 
@@ -187,12 +188,12 @@ class Worker:
             "source_partition": first.get("source_partition", str(message.partition).encode()),
             "source_offset": first.get("source_offset", str(message.offset).encode()),
             "source_timestamp_us": first.get("source_timestamp_us", str(message.timestamp_us).encode()),
-            "attempts": str(_header_int(message, "attempts") + 1).encode(),
-            "first_failure_us": str(_header_int(message, "first_failure_us") or self.clock()).encode(),
+            "attempts": str(header_int(message.headers, "attempts") + 1).encode(),
+            "first_failure_us": str(header_int(message.headers, "first_failure_us") or self.clock()).encode(),
         }
 
 
-def _header_int(message: Message, name: str) -> int:
-    """A number that a worker wrote; 0 where there is none. Headers of others are no reason to stop."""
-    value = message.headers.get(name, b"")
+def header_int(headers: Mapping[str, bytes], name: str) -> int:
+    """A number that a worker wrote into a header; 0 where there is none. Headers of others are no reason to stop."""
+    value = headers.get(name, b"")
     return int(value) if value.isdigit() and len(value) <= MAX_DIGITS else 0

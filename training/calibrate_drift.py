@@ -124,9 +124,7 @@ def main() -> None:
     parser.add_argument("--pins", type=Path, required=True, metavar="DIR", help="folder with items.parquet (cxc_pins): the pins that are edited")
     parser.add_argument("--queries", type=Path, required=True, metavar="FILE", help="parquet with a text column: search queries that pins get engagement from")
     parser.add_argument("--sample", type=Path, metavar="FILE", help="pins.jsonl of another catalogue, judged separately (everpin/sample/pins.jsonl)")
-    parser.add_argument(
-        "--report", type=Path, metavar="FILE", help="report without ending; .json and .png are written (default: training/reports/drift-<model>)"
-    )
+    parser.add_argument("--report", type=Path, metavar="FILE", help="report, no ending; .json and .png are written (default: training/reports/drift-<model>)")
     parser.add_argument("--max-pins", type=int, default=5000, metavar="N", help="pins to edit (default: 5000)")
     parser.add_argument("--edits", type=int, default=8, metavar="N", help="kinds of edit tried per pin (default: 8)")
     args = parser.parse_args()

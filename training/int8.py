@@ -85,7 +85,8 @@ def _typical_inputs(model: onnx.ModelProto, names: list[str]) -> dict[str, Matri
     probe.CopyFrom(model)
     probe.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
     session = ort.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
-    vocabulary = max(tensor.dims[0] for tensor in model.graph.initializer if len(tensor.dims) == 2)
+    words = next(node.input[0] for node in model.graph.node if node.op_type == "Gather" and node.input[1] == "input_ids")
+    vocabulary = next(tensor.dims[0] for tensor in model.graph.initializer if tensor.name == words)
     ids = np.random.default_rng(0).integers(0, vocabulary, (SEQUENCES, LENGTH))
     feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
     outputs = session.run(names, {entry.name: feeds[entry.name] for entry in session.get_inputs()})

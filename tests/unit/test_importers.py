@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -126,6 +127,17 @@ def test_every_row_of_a_view_is_one_that_an_event_may_carry() -> None:
             assert all(column.accepts(row.values[name]) for name, column in VIEWS[row.view].items())
 
 
+@pytest.fixture
+def new_york(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine whose local time is not UTC."""
+    monkeypatch.setenv("TZ", "EST5EDT")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("new_york")
 def test_a_time_without_an_offset_is_utc() -> None:
     made = PinRow.model_validate({"pin_id": "p1", "created_at": "2024-03-01T10:00:00"}).rows(T0)[0]
     assert made.values["created_at_us"] == int(datetime(2024, 3, 1, 10, tzinfo=UTC).timestamp()) * 1_000_000
@@ -204,3 +216,28 @@ def test_rows_are_taken_in_batches_as_they_come() -> None:
     assert taken == [0, 1]
     assert [len(batch) for batch in batches(rows(), 2)] == [2, 2, 1]
     assert list(batches([])) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "field"),
+    [
+        ({"pin_id": " "}, "pin_id"),
+        ({"pin_id": "p", "engaged_queries": {"soup": float("nan")}}, "engaged_queries"),
+        ({"pin_id": "p", "engaged_queries": [1, 2]}, "engaged_queries"),
+        ({"pin_id": "p", "engaged_queries": 0}, "engaged_queries"),
+        ({"pin_id": "p", "save_count": 2**63}, "save_count"),
+    ],
+)
+def test_values_that_the_stores_cannot_hold_are_refused_at_the_door(row: dict[str, object], field: str) -> None:
+    bad = parse_row(4, row)
+    assert isinstance(bad, BadRow)
+    assert (bad.line, bad.field) == (4, field)
+    assert bad.instead
+
+
+def test_a_line_nested_too_deeply_is_a_bad_row(tmp_path: Path) -> None:
+    file = tmp_path / "deep.jsonl"
+    file.write_text("[" * 200_000 + "\n" + '{"pin_id": "good"}\n')
+    bad, good = list(read_jsonl(file))
+    assert isinstance(bad, BadRow)
+    assert isinstance(good, PinRow)

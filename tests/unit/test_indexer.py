@@ -400,6 +400,13 @@ def test_a_race_lost_by_a_refused_text_is_not_run_again(house: House) -> None:
     assert house.written == []
 
 
+def test_a_race_makes_no_report_of_another_pin_forgotten(house: House) -> None:
+    rival(house, [caption("p", "theirs", T0 + 5)])
+    report = house.apply(caption("p", "ours"), caption("q", "broken"), PinUpdated("r", T0, {}, {"pin_caption": T0}), caption("s", "pie"))
+    assert [(outcome.pin_id, outcome.reason) for outcome in report.outcomes] == [("s", "new"), ("p", "stale")]
+    assert (set(report.refused), set(report.behind)) == ({"q"}, {"r"})
+
+
 def test_a_store_that_does_not_answer_stops_the_batch(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     def down(pin_ids: Sequence[str]) -> None:
         raise Unavailable("the index does not answer")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -224,3 +225,10 @@ def test_a_feed_is_repeatable_for_actions_of_the_same_moment() -> None:
     actions = [UserAction("soup", "save", T0), UserAction("chair", "save", T0)]
     assert home_feed(actions, index, T0) == home_feed(actions[::-1], index, T0)
     assert ids(home_feed(actions, index, T0)) == ["a chair", "a soup"]
+
+
+def test_interests_do_not_depend_on_the_order_of_actions_of_the_same_moment() -> None:
+    lean = (0.6 * at(0) + 0.8 * at(1)).astype(np.float32)
+    index = index_of({"chair": at(0), "lean": lean, "soup": at(1), "a chair": at(0, 0.9, beside=4), "a soup": at(1, 0.9, beside=5)})
+    orders = permutations([UserAction(pin_id, "save", T0) for pin_id in ("chair", "lean", "soup")])
+    assert len({tuple((result.pin_id, result.why) for result in home_feed(actions, index, T0)) for actions in orders}) == 1

@@ -113,7 +113,7 @@ class Time:
 def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     made = Time()
     monkeypatch.setattr(streams_worker, "time", SimpleNamespace(monotonic=lambda: made.now, perf_counter=lambda: made.now))
-    monkeypatch.setattr(streams_worker, "asyncio", SimpleNamespace(sleep=made.sleep, get_running_loop=asyncio.get_running_loop))
+    monkeypatch.setattr(streams_worker, "asyncio", SimpleNamespace(sleep=made.sleep, get_running_loop=asyncio.get_running_loop, gather=asyncio.gather))
     return made
 
 
@@ -275,7 +275,8 @@ def test_features_that_are_behind_park_the_message_for_later(stream: Stream) -> 
     assert (parked.key, parked.value) == (b"p", encode(LATE))
     assert parked.headers == {
         "source_topic": b"pin-updates", "source_partition": b"3", "source_offset": b"41", "source_timestamp_us": str(T0).encode(), "attempts": b"1",
-        "first_failure_us": str(stream.now).encode(), "not_before_us": str(stream.now + 30 * SECOND_US).encode(), "reason": b"features_behind",
+        "first_failure_us": str(stream.now).encode(), "parked_since_us": str(stream.now).encode(),
+        "not_before_us": str(stream.now + 30 * SECOND_US).encode(), "reason": b"features_behind",
         "detail": f"pin 'p': view 'pin_caption' is at 0 us, the event announced {T0} us".encode(),
     }  # fmt: skip
     assert (stream.seen.times_parked, stream.seen.dead) == (1, [])
@@ -426,3 +427,10 @@ def test_heartbeats_go_on_while_the_indexer_works(stream: Stream, monkeypatch: p
         return len(stream.seen.batches)
 
     assert asyncio.run(work()) == 1
+
+
+def test_a_replayed_message_whose_features_were_late_waits_anew(stream: Stream) -> None:
+    history = {"first_failure_us": str(T0 - 3600 * SECOND_US).encode(), "attempts": b"9", "source_topic": b"pin-updates"}
+    stream.handle(message(LATE, b"p", **history))
+    assert stream.on(DEAD) == []
+    assert stream.on(PARKED)[0].headers["first_failure_us"] == history["first_failure_us"]
