@@ -197,6 +197,8 @@ def print_document(document: Mapping[str, Any], console: Console, config: Settin
 def results_table(title: str, results: Sequence[Mapping[str, Any]]) -> Table:
     """Results as a table, with relevance levels where there was a query."""
     with_level = any("level" in result for result in results)
+    if not results:
+        title += ": nothing found (`everpin status` tells how many pins are searchable)"
     table = Table("score", *(["relevance"] if with_level else []), "pin", "lang", "title", *([] if with_level else ["why"]), title=title, title_justify="left")
     for result in results:
         level = [f"{result['level']} {result['level_label']}"] if with_level else []

@@ -94,6 +94,8 @@ def _languages(queries: Sequence[Query], scores: Mapping[str, Sequence[float]], 
     for lang, some in sorted(by_language.items()):
         measured = {query: _measure(query, scores[query.query_id], own=own) for query in some}
         scored = [(query.group, values) for query, values in measured.items() if values]
+        if not scored:
+            continue  # no query of this language has a gain: nothing can be said of it
         languages[lang] = {metric: asdict(_interval([(values[metric], group) for group, values in scored])) for metric in METRICS} | {"queries": len(scored)}
     return languages
 
@@ -109,6 +111,4 @@ def _measure(query: Query, scores: Sequence[float], *, own: bool) -> dict[str, f
 
 
 def _interval(values: Sequence[tuple[float, str]]) -> Interval:
-    if not values:
-        return Interval(float("nan"), float("nan"), float("nan"))
     return bootstrap(np.array([value for value, _ in values]).tolist(), [group for _, group in values])

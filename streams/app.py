@@ -213,7 +213,8 @@ def _end_with_parent() -> None:
     """Stop when the process that holds our standard input is gone: the embedded broker died with it."""
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 4096):  # unbuffered: the interpreter locks its buffered readers while it ends
+            pass
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="everpin-parent", daemon=True).start()

@@ -42,9 +42,9 @@ class Cases:
 
 def make_cases(student: OnnxEncoder, pins: Sequence[PinFeatures], corpus: Corpus, per_pin: int, seed: int = 0) -> Cases:
     """`per_pin` edits of random kinds for each pin. Edits that the student cannot see (same tokens) are left out."""
-    rng = Random(seed)
     numbered: list[tuple[int, Edit]] = []
     for number, pin in enumerate(pins):
+        rng = Random(f"{seed} {number}")  # a change to one kind of edit leaves the other pins' edits as they were
         numbered += [(number, edit) for edit in edits_of(rng, pin, corpus, rng.sample(list(EDITS), per_pin))]
     texts = [(render(edit.before).text, render(edit.after).text) for _, edit in numbered]
     seen = [row for row, pair in enumerate(texts) if not student.same_tokens(*pair)]

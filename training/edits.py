@@ -139,7 +139,8 @@ def _number(rng: Random, word: str) -> str:
 
 
 def _colour(rng: Random, word: str) -> str:
-    return rng.choice([colour for colour in COLOURS if colour != word.lower()])
+    old = re.sub(r"\W", "", word).lower()
+    return re.sub(r"\w+", rng.choice([colour for colour in COLOURS if colour != old]), word, count=1)
 
 
 def _negation(rng: Random, text: str) -> str | None:

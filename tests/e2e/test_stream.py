@@ -249,3 +249,10 @@ def test_the_state_folder_has_one_owner(stage: Stage) -> None:
     assert owner.pid == stage.system.worker.pid
     with pytest.raises(Unavailable, match=f"process {owner.pid}"), open_index(stage.config, "minilm-l6-v1", 384, purpose="a rival", own=True):
         pass
+
+
+def test_the_doctor_finds_this_machine_fit(stage: Stage) -> None:
+    checks = {check["name"]: check for check in stage.everpin("doctor")["checks"]}
+    assert all(check["ok"] for check in checks.values())
+    assert "minilm-l6-v1" in checks["model folder"]["found"]
+    assert f"process {stage.system.worker.pid}" in checks["state folder"]["found"]

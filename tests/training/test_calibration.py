@@ -50,6 +50,14 @@ def test_edits_are_the_same_every_time():
     assert all(edit.before != edit.after for edit in edits_of(Random(3), PIN, corpus, list(EDITS)))
 
 
+def test_a_colour_edit_changes_the_colour():
+    pin = PinFeatures("p1", title="A sofa, yellow, and a lamp")
+    for seed in range(200):
+        for edit in edits_of(Random(seed), pin, Corpus([PIN], ["sofa"]), ["colour"]):
+            assert "yellow" not in edit.after.title
+            assert edit.after.title.endswith(", and a lamp")
+
+
 def test_colours_and_negations_are_harmful_however_small():
     cases = Cases(np.array(["colour", "negation", "plural", "plural"]), np.arange(4), [((), ())] * 4, np.array([0.0, 0.0, 0.019, 0.021]))
     assert cases.harmful(0.02).tolist() == [True, True, False, True]
