@@ -32,6 +32,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m bench.encoder
 	$(BIN)/python -m bench.worker
 	$(BIN)/python -m bench.freshness
+	$(BIN)/python -m bench.report
 
 lock: $(VENV)/.dev $(VENV)/.training
 	$(BIN)/python requirements/lock.py > requirements/constraints.new

@@ -27,6 +27,7 @@ from everpin.wiring import WorkerParts, configure_logging, now_us, require_broke
 from pins.errors import EverpinError, Unavailable
 from pins.indexer import BatchReport
 from streams.broker import DEAD, EMBEDDED, PARKED, UPDATES, Broker, ensure_topics
+from streams.transport import EmbeddedApp
 from streams.worker import Limits, Message, Worker, header_int
 
 log = logging.getLogger("everpin.app")
@@ -40,7 +41,8 @@ END_WITH_PARENT = "--end-with-parent"
 
 def build_app(broker: Broker, group: str, datadir: Path, config: Settings) -> faust.App:
     """The Faust app, with the settings we mean and no others. Tables are not used, so there is nothing to recover."""
-    return faust.App(
+    kind = EmbeddedApp if broker.embedded else faust.App
+    return kind(
         group,
         broker=f"kafka://{broker.address}",
         store="memory://",
