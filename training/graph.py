@@ -10,6 +10,7 @@ import logging
 import warnings
 from pathlib import Path
 
+import onnx
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -67,3 +68,14 @@ def export_graph(model: PreTrainedModel, path: Path) -> None:
         )
         assert program is not None
         program.save(str(path))
+    without_traces(path)
+
+
+def without_traces(path: Path) -> None:
+    """Drop what the exporter notes about the program that was traced: names, source lines and paths of this machine."""
+    model = onnx.load(path)
+    graph = model.graph
+    for noted in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer, *model.functions):
+        del noted.metadata_props[:]
+        noted.doc_string = ""
+    onnx.save(model, path)

@@ -1,0 +1,136 @@
+"""README.md and docs/ say what the code says: every command, setting, field, reason and metric, with its meaning."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import pins.changes
+import pins.events
+from everpin.cli import app
+from everpin.importers import PinRow
+from everpin.settings import SHIPPED_MODEL, Settings, variable
+from everpin.telemetry import Telemetry
+from pins.features import VIEWS
+from streams.broker import TOPICS
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = ("README.md", "docs/import.md", "docs/events.md", "docs/operations.md")
+REFUSALS = {
+    "encoder_error": "the student could not encode the pin's text",
+    "bad_vector": "the vector is not finite, all zero, or of another dimension than the index",
+    "bad_version": "the version of the pin's record is beyond 2^53",
+    "point_refused": "the Qdrant server refused the point",
+    "features_behind": "the features that the event announced never came",
+}
+"""Dead-letter reasons beside those of pins.events: raised by the encoder, the index and the wait for features."""
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def table(name: str, under: str) -> list[list[str]]:
+    """The cells of the first table below a heading, without its head; the document must have both."""
+    _, found, rest = read(name).partition(f"\n{under}\n")
+    assert found, f"{name} has no heading {under!r}"
+    rest = re.split(r"\n#+ ", rest)[0]
+    rows = re.findall(r"^\| (.*) \|$", re.split(r"\n\n(?!\|)", rest[rest.index("\n|") + 1 :])[0], re.MULTILINE)
+    return [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", row)] for row in rows[1:]]
+
+
+def first_cells(rows: Sequence[Sequence[str]], columns: int) -> list[tuple[str, ...]]:
+    return [tuple(row[:columns]) for row in rows]
+
+
+def commands(command: Any, path: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each command as it is typed, with its help sentence."""
+    if hasattr(command, "commands"):
+        for name, child in command.commands.items():
+            yield from commands(child, [*path, name])
+        return
+    words = list(path)
+    for param in command.params:
+        if param.param_type_name == "argument":
+            words.append(param.name.upper())
+        else:
+            words.append(f"[{'/'.join([*param.opts, *param.secondary_opts])}]")
+    yield f"`{' '.join(words)}`", inspect.cleandoc(command.help)
+
+
+def shown(default: object) -> str:
+    """A default as the table writes it."""
+    if default == SHIPPED_MODEL:
+        return f"`{SHIPPED_MODEL.relative_to(ROOT).as_posix()}`"
+    if default in ("", None):
+        return "empty"
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def test_the_readme_lists_every_command_with_its_help() -> None:
+    assert first_cells(table("README.md", "## Commands"), 2) == list(commands(typer.main.get_command(app), ["everpin"]))
+
+
+def test_the_readme_lists_every_setting_with_its_default() -> None:
+    expected = [(f"`{variable(name)}`", shown(field.default), field.description) for name, field in Settings.model_fields.items()]
+    assert first_cells(table("README.md", "## Settings"), 3) == expected
+
+
+def test_every_variable_that_a_document_names_exists() -> None:
+    known = {variable(name) for name in Settings.model_fields} | {"EVERPIN_REDIS"}  # feast's own yaml reads that one
+    for name in DOCUMENTS:
+        assert set(re.findall(r"\bEVERPIN_[A-Z][A-Z_]*\b|\bQDRANT_URL\b", read(name))) - {"EVERPIN_TEST_KAFKA", "EVERPIN_TEST_REDIS"} <= known, name
+
+
+def test_the_import_page_lists_every_field() -> None:
+    expected = [(f"`{name}`", field.description) for name, field in PinRow.model_fields.items()]
+    assert [(row[0], row[2]) for row in table("docs/import.md", "## Fields")] == expected
+
+
+def test_the_events_page_lists_every_dead_letter_reason() -> None:
+    expected = [(f"`{name}`", meaning) for name, meaning in (pins.events.REASONS | REFUSALS).items()]
+    assert first_cells(table("docs/events.md", "## Dead letters"), 2) == expected
+
+
+def test_the_reasons_of_refusals_are_those_in_the_code() -> None:
+    sources = "\n".join(path.read_text(encoding="utf-8") for folder in ("pins", "embedder", "index") for path in (ROOT / folder).glob("*.py"))
+    raised = set(re.findall(r'Unembeddable\(\s*"(\w+)"', sources)) | set(re.findall(r'^    reason = "(\w+)"', sources, re.MULTILINE))
+    assert raised == set(REFUSALS)
+
+
+def test_the_events_page_lists_every_topic_and_view() -> None:
+    assert [row[0] for row in table("docs/events.md", "## Topics")] == [f"`{topic}`" for topic in TOPICS]
+    expected = [(f"`{view}`", ", ".join(f"`{name}`" for name in columns)) for view, columns in VIEWS.items()]
+    assert first_cells(table("docs/events.md", "### Views"), 2) == expected
+
+
+def test_the_operations_page_lists_every_metric() -> None:
+    metrics = Telemetry("0", "m").registry.collect()
+    expected = [(f"`{m.name}{'_total' if m.type == 'counter' else ''}`", m.type, m.documentation) for m in metrics]
+    assert first_cells(table("docs/operations.md", "## Metrics"), 3) == expected
+
+
+def test_the_operations_page_lists_every_outcome() -> None:
+    expected = [(f"`{name}`", meaning) for name, meaning in pins.changes.REASONS.items()]
+    assert first_cells(table("docs/operations.md", "## Outcomes"), 2) == expected
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_lead_somewhere(name: str) -> None:
+    for target, fragment in re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)", read(name)):
+        path = (ROOT / name).parent / target if target else ROOT / name
+        assert path.exists(), f"{name} links to {target}"
+        if fragment:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert fragment[1:] in {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}, f"{name}: {fragment}"
+
+
+def test_paths_in_the_readme_exist() -> None:
+    for path in re.findall(r"`((?:tests|bench|docs|docker|everpin|feature_repo|training|requirements)/[\w./-]*)`", read("README.md")):
+        assert (ROOT / path).exists(), path
