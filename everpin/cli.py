@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 
 from everpin import __version__
 from everpin.answers import answer_feed, answer_related, answer_search, explain, reading
@@ -229,7 +229,7 @@ def show_doctor(as_json: AsJson = False) -> None:
 def show_settings(as_json: AsJson = False) -> None:
     """Every setting, its environment variable, its value now, and how to choose one."""
     config = settings()
-    table = Table("variable", "value", "meaning")
+    table = Table(Column("variable", overflow="fold"), Column("value", overflow="fold"), "meaning")
     for name, field in Settings.model_fields.items():
         table.add_row(variable(name), str(getattr(config, name)), field.description)
     document = {variable(name): str(getattr(config, name)) for name in Settings.model_fields}

@@ -28,12 +28,17 @@ class Vitals:
     def __init__(self) -> None:
         self.assigned = False
         self.answering = True
-        self.busy_since: float | None = None
+        self.busy_since: dict[str, float] = {}
+
+    @property
+    def ready(self) -> bool:
+        """Whether this worker has partitions and its stores answer."""
+        return self.assigned and self.answering
 
     def stalled_s(self) -> float:
-        """Seconds since the batch in hand was taken; 0 while there is none."""
-        since = self.busy_since
-        return 0.0 if since is None else time.monotonic() - since
+        """Seconds since the oldest batch in hand was taken; 0 while there is none."""
+        since = list(self.busy_since.values())
+        return time.monotonic() - min(since) if since else 0.0
 
 
 def worker_app(parts: WorkerParts, vitals: Vitals) -> FastAPI:
@@ -41,6 +46,7 @@ def worker_app(parts: WorkerParts, vitals: Vitals) -> FastAPI:
     app = FastAPI(title="Everpin worker", version=__version__)
     app.include_router(routes(parts.index))
     telemetry = parts.telemetry
+    telemetry.ready.set_function(lambda: float(vitals.ready))
 
     @app.get("/livez")
     def livez(response: Response) -> dict[str, Any]:
@@ -50,9 +56,8 @@ def worker_app(parts: WorkerParts, vitals: Vitals) -> FastAPI:
 
     @app.get("/readyz")
     def readyz(response: Response) -> dict[str, Any]:
-        ready = vitals.assigned and vitals.answering
-        response.status_code = 200 if ready else 503
-        return {"ready": ready, "partitions_assigned": vitals.assigned, "stores_answer": vitals.answering}
+        response.status_code = 200 if vitals.ready else 503
+        return {"ready": vitals.ready, "partitions_assigned": vitals.assigned, "stores_answer": vitals.answering}
 
     @app.get("/metrics")
     def metrics() -> Response:
@@ -67,7 +72,7 @@ def worker_app(parts: WorkerParts, vitals: Vitals) -> FastAPI:
         return {
             "pid": os.getpid(),
             "model_id": parts.encoder.model_id,
-            "ready": vitals.assigned and vitals.answering,
+            "ready": vitals.ready,
             "outcomes": telemetry.labelled(telemetry.pins),
             "dead_letters": telemetry.labelled(telemetry.dead_letters),
             "parked": telemetry.total(telemetry.parked),
@@ -92,10 +97,12 @@ def listening(app: FastAPI, port: int, host: str = "127.0.0.1") -> Iterator[str]
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
         thread = threading.Thread(target=server.run, args=([sock],), name="everpin-http", daemon=True)
         thread.start()
-        _wait(lambda: server.started)
-        yield f"http://{host}:{sock.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(5)
+        try:
+            _wait(lambda: server.started)
+            yield f"http://{host}:{sock.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(5)
     finally:
         sock.close()
 

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,17 +87,17 @@ class WorkerProcess:
     async def updates(self, stream: Any) -> None:
         """The agent of pin-updates."""
         async for events in stream.noack_take(self.parts.settings.batch_events, within=self.parts.settings.batch_ms / 1000):
-            await self.finish(events)
+            await self.finish(UPDATES, events)
 
     async def parked(self, stream: Any) -> None:
         """The agent of pin-updates.parked: the same work, once each message is due."""
         async for events in stream.noack_take(self.parts.settings.batch_events, within=self.parts.settings.batch_ms / 1000):
             await self.worker.ripe(_message(events[-1]))
-            await self.finish(events)
+            await self.finish(PARKED, events)
 
-    async def finish(self, events: Sequence[Any]) -> None:
+    async def finish(self, topic: str, events: Sequence[Any]) -> None:
         """Handle a batch and acknowledge it; when it cannot be handled, stop the process with nothing of it acknowledged."""
-        self.vitals.busy_since = asyncio.get_running_loop().time()
+        self.vitals.busy_since[topic] = time.monotonic()
         try:
             await self.worker.handle([_message(event) for event in events])
         except asyncio.CancelledError:
@@ -110,7 +111,7 @@ class WorkerProcess:
             for event in events:
                 event.ack()
         finally:
-            self.vitals.busy_since = None
+            self.vitals.busy_since.pop(topic, None)
 
     async def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes]) -> None:
         """Publish and wait for the broker's acknowledgement. Raises Unavailable."""
@@ -158,9 +159,11 @@ class _Figures:
     def parked(self) -> None:
         self.telemetry.parked.inc()
 
+    def retried(self) -> None:
+        self.telemetry.retries.inc()
+
     def ready(self, ready: bool) -> None:
         self.vitals.answering = ready
-        self.telemetry.ready.set(ready)
 
 
 def _message(event: Any) -> Message:
@@ -173,6 +176,19 @@ def _message(event: Any) -> Message:
 
 def main() -> None:
     """Run one worker until SIGTERM (exit 0), a cause to stop un-acknowledged (70), or a reason not to start (2)."""
+    try:
+        _main()
+    except SystemExit as ended:
+        code = ended.code
+    else:
+        code = 0
+    logging.shutdown()
+    sys.stderr.flush()
+    # Every store is closed. Native threads that outlive their libraries' Python side may crash an interpreter that ends slowly.
+    os._exit(code if isinstance(code, int) else 1)
+
+
+def _main() -> None:
     try:
         config = settings()
         configure_logging(config.log_level)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,10 @@ def test_the_image_runs_the_worker_without_root() -> None:
 def test_state_lies_in_the_volume_and_the_health_check_asks_the_worker() -> None:
     (environment,) = instructions("ENV")
     assert f"EVERPIN_HOME={instructions('VOLUME')[0]}" in environment.split()
-    assert "EVERPIN_HTTP_PORT" in instructions("HEALTHCHECK")[0]
-    assert "/livez" in instructions("HEALTHCHECK")[0]
+    python, flag, code = json.loads(instructions("HEALTHCHECK")[0].partition("CMD")[2])
+    assert (python, flag) == ("python", "-c")
+    compile(code, "HEALTHCHECK", "exec")
+    assert all(part in code for part in ("EVERPIN_HTTP_PORT", "/livez", "timeout"))
 
 
 def test_image_and_check_take_the_same_pip_step() -> None:

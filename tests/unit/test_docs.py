@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import typer
 import pins.changes
 import pins.events
 from everpin.cli import app
-from everpin.importers import PinRow
+from everpin.importers import BadRow, PinRow, parse_row, read_jsonl
 from everpin.settings import SHIPPED_MODEL, Settings, variable
 from everpin.telemetry import Telemetry
 from pins.features import VIEWS
@@ -22,6 +23,7 @@ from streams.broker import TOPICS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ("README.md", "docs/import.md", "docs/events.md", "docs/operations.md")
+NOW_US = 1_764_000_000_000_000
 REFUSALS = {
     "encoder_error": "the student could not encode the pin's text",
     "bad_vector": "the vector is not finite, all zero, or of another dimension than the index",
@@ -91,6 +93,31 @@ def test_every_variable_that_a_document_names_exists() -> None:
 def test_the_import_page_lists_every_field() -> None:
     expected = [(f"`{name}`", field.description) for name, field in PinRow.model_fields.items()]
     assert [(row[0], row[2]) for row in table("docs/import.md", "## Fields")] == expected
+
+
+def test_the_examples_of_the_import_page_are_what_they_say() -> None:
+    page = read("docs/import.md")
+    good = re.findall(r"```json\n((?:\{\"pin_id\".*\n)+)```", page)[0].splitlines()
+    assert all(isinstance(parse_row(1, json.loads(line)), PinRow) for line in good)
+
+
+def test_the_bad_rows_of_the_import_page_are_reported_as_it_shows(tmp_path: Path) -> None:
+    rows, report = re.findall(r"```text\n(.*?)```", read("docs/import.md"), re.DOTALL)[:2]
+    (tmp_path / "pins.jsonl").write_text(rows, encoding="utf-8")
+    bad = [row for row in read_jsonl(tmp_path / "pins.jsonl") if isinstance(row, BadRow)]
+    assert [re.split(r" {2,}", line) for line in report.splitlines()[3:]] == [[str(row.line), row.field, row.problem, row.instead] for row in bad]
+
+
+def test_the_events_of_the_documents_are_events() -> None:
+    events = [block for name in DOCUMENTS for block in re.findall(r"```json\n(\{\"type\".*?)```", read(name), re.DOTALL)]
+    assert len(events) == 3
+    for event in events:
+        assert pins.events.decode(b"p1", event.encode(), timestamp_us=NOW_US, now_us=NOW_US).pin_id == "p1"
+
+
+def test_the_operations_page_lists_every_route() -> None:
+    routes = re.findall(r'@app\.get\("(.*?)"\)', read("everpin/http.py"))
+    assert [row[0] for row in table("docs/operations.md", "## Health routes")] == [*(f"`{route}`" for route in routes), "`/index/...`"]
 
 
 def test_the_events_page_lists_every_dead_letter_reason() -> None:

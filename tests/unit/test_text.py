@@ -31,8 +31,8 @@ PLAIN_FULL = replace(FULL, title="Red chair", description="A chair for the sea s
 
 def test_a_pin_is_rendered_one_sentence_per_field_in_a_fixed_order() -> None:
     assert render(FULL).text == (
-        "Red chair. a red wooden chair on a beach. A chair for the sea side. Beach house, Chairs. beach chair, red chair. "
-        "The chair shop. Chairs, made to last"
+        "Red chair. a red wooden chair on a beach. Beach house, Chairs. beach chair, red chair. The chair shop. "
+        "A chair for the sea side. Chairs, made to last"
     )
     assert render(FULL).boards == ("Beach house", "Chairs")
 
@@ -215,3 +215,10 @@ def test_at_most_twenty_queries_are_chosen() -> None:
     chosen = choose_queries([(f"query {n:02d}", float(n)) for n in range(30)])
     assert chosen == tuple(f"query {n:02d}" for n in range(29, 9, -1))
     assert len(chosen) == MAX_QUERIES
+
+
+def test_the_fields_whose_length_their_authors_choose_come_last() -> None:
+    assert list(BUDGETS)[-2:] == ["description", "link_description"], "a full window cuts them off, not boards and queries"
+    assert sum(BUDGETS.values()) < 256
+    kept = sum(BUDGETS.values()) - BUDGETS["description"] - BUDGETS["link_description"]
+    assert kept * 1.7 < 256, "what comes before them fits the window in any language"

@@ -46,6 +46,7 @@ class Seen:
     batches: list[tuple[int, BatchReport, Sequence[float]]] = field(default_factory=list)
     dead: list[str] = field(default_factory=list)
     times_parked: int = 0
+    times_retried: int = 0
     states: list[bool] = field(default_factory=list)
 
     def batch(self, messages: Sequence[Message], report: BatchReport, freshness_s: Sequence[float], seconds: float) -> None:
@@ -57,6 +58,9 @@ class Seen:
 
     def parked(self) -> None:
         self.times_parked += 1
+
+    def retried(self) -> None:
+        self.times_retried += 1
 
     def ready(self, ready: bool) -> None:
         self.states.append(ready)
