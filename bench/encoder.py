@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+import embedder.onnx
 from bench.machine import ROOT, machine, write
 from embedder.artifact import open_artifact
 from embedder.onnx import OnnxEncoder
@@ -31,6 +33,7 @@ from pins.features import pin_features
 from pins.text import render
 
 SAMPLE = ROOT / "everpin" / "sample" / "pins.jsonl"
+BUDGETS = (512, 1024, 2048, 4096, 8192)
 Encode = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
@@ -84,12 +87,29 @@ def measure(encoders: dict[str, Encode], some: Sequence[str], rounds: int) -> di
     return speeds
 
 
+def sweep(encoder: OnnxEncoder, some: Sequence[str], rounds: int) -> dict[int, list[float]]:
+    """Texts per second of one encoder by BATCH_TOKENS, the budgets taking turns."""
+    speeds: dict[int, list[float]] = {budget: [] for budget in BUDGETS}
+    whole = embedder.onnx.batches
+    try:
+        for _ in tqdm(range(rounds), desc="rounds of the sweep"):
+            for budget, measured in speeds.items():
+                embedder.onnx.batches = partial(whole, budget=budget)  # type: ignore[assignment]
+                started = time.perf_counter()
+                encoder.encode(some)
+                measured.append(len(some) / (time.perf_counter() - started))
+    finally:
+        embedder.onnx.batches = whole
+    return speeds
+
+
 def main() -> None:
     """Measure, compare vectors, write bench/encoder.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, default=1500, help="how many texts")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds; medians are reported")
     parser.add_argument("--threads", type=int, default=2, help="threads of every encoder")
+    parser.add_argument("--sweep", action="store_true", help="also try BATCH_TOKENS from 512 to 8192 with the shipped student")
     parser.add_argument("--quick", action="store_true", help="a smoke run of seconds that writes nothing")
     arguments = parser.parse_args()
     some = texts(100 if arguments.quick else arguments.texts)
@@ -99,13 +119,25 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "training.export", "--out", str(fp32), "--precision", "fp32"], check=True, cwd=ROOT)
         encoders: dict[str, Encode] = {
             "everpin fp32": OnnxEncoder(open_artifact(fp32), arguments.threads).encode,
-            "everpin shipped": OnnxEncoder(open_artifact(SHIPPED_MODEL), arguments.threads).encode,
             "sentence-transformers": torch_encoder(arguments.threads),
             "fastembed": fastembed_encoder(fp32, arguments.threads),
         }
-        vectors = {name: encode(some[:200]) for name, encode in encoders.items()}  # warms every encoder up as well
+        shipped = OnnxEncoder(open_artifact(SHIPPED_MODEL), arguments.threads)
+        encoders["everpin shipped"] = shipped.encode
+        vectors = {name: encode(some) for name, encode in encoders.items()}  # warms every encoder up as well
         speeds = measure(encoders, some, rounds)
-    write("encoder", result(arguments, some, speeds, vectors), quick=arguments.quick)
+        document = result(arguments, some, speeds, vectors)
+        document["tokens_per_text"] = tokens(shipped, some)
+        if arguments.sweep:
+            swept = sweep(shipped, some, rounds)
+            document["texts_per_second_by_batch_tokens"] = {budget: [round(value, 1) for value in values] for budget, values in swept.items()}
+    write("encoder", document, quick=arguments.quick)
+
+
+def tokens(encoder: OnnxEncoder, some: Sequence[str]) -> dict[str, float]:
+    """Lengths in the student's own tokens: ratios to an encoder that pads mixed lengths depend on them."""
+    lengths = [len(encoder._token_ids(text)) for text in some]
+    return {"min": min(lengths), "median": statistics.median(lengths), "mean": round(statistics.mean(lengths), 1), "max": max(lengths)}
 
 
 def result(arguments: argparse.Namespace, some: Sequence[str], speeds: dict[str, list[float]], vectors: dict[str, NDArray[np.float32]]) -> dict[str, Any]:
@@ -122,6 +154,7 @@ def result(arguments: argparse.Namespace, some: Sequence[str], speeds: dict[str,
         "texts_per_second": {name: [round(value, 1) for value in values] for name, values in speeds.items()},
         "median_texts_per_second": {name: round(value, 1) for name, value in medians.items()},
         "ratio_of_everpin_fp32_to": {name: round(ours / medians[name], 2) for name in medians if name != "everpin fp32"},
+        "ratio_of_everpin_shipped_to": {name: round(medians["everpin shipped"] / medians[name], 2) for name in medians if name != "everpin shipped"},
         "min_cosine_to_sentence_transformers": {name: round(float((vectors[name] * vectors["sentence-transformers"]).sum(1).min()), 5) for name in vectors},
         "targets": {"ratio to sentence-transformers": 2.0, "ratio to fastembed": 1.5},
     }

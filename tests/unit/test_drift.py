@@ -131,6 +131,7 @@ def test_the_shipped_predictor_embeds_what_matters(shipped, old, new):
 
 def test_the_shipped_predictor_skips_something(shipped):
     bound, drift = shipped
-    edits = [("in wooden boxes", "in the wooden boxes"), ("beside a table", "beside the table"), ("on a sunny", "on sunny"), ("two red", "the two red")]
-    assert any(drift(PIN, PIN.replace(old, new)) <= bound.threshold for old, new in edits)
+    pin = f"{PIN}. We built the boxes from an old pallet in a weekend, and the basil has not stopped growing since the first week of May"
+    edits = [("in wooden boxes", "in the wooden boxes"), ("beside a table", "beside the table"), ("from an old pallet", "from old pallet")]
+    assert all(drift(pin, pin.replace(old, new)) <= bound.threshold for old, new in edits)
     assert bound.violation_upper95 <= bound.risk
