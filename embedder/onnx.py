@@ -20,8 +20,8 @@ from pins.errors import ArtifactError, Unembeddable
 from pins.ports import Vector
 from pins.relevance import OrdinalHead
 
-BATCH_TOKENS = 2048
-"""Padded tokens per run: enough to fill two cores, small enough for their caches (bench/encoder.py)."""
+BATCH_TOKENS = 512
+"""Padded tokens per run: enough to fill two cores, small enough for their caches (`python -m bench.encoder --sweep`)."""
 GOLDEN_CHECKED = 8
 """Golden texts that are encoded at every start; `everpin doctor` checks all of them."""
 

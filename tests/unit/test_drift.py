@@ -131,7 +131,11 @@ def test_the_shipped_predictor_embeds_what_matters(shipped, old, new):
 
 def test_the_shipped_predictor_skips_something(shipped):
     bound, drift = shipped
-    pin = f"{PIN}. We built the boxes from an old pallet in a weekend, and the basil has not stopped growing since the first week of May"
+    pin = (
+        "A small balcony garden with herbs in wooden boxes. two red chairs beside a table on a sunny balcony with plants on the wall. "
+        "Balcony ideas, Small gardens, Herbs. balcony herb garden, small balcony ideas. The garden on the fourth floor. "
+        "We built the boxes from an old pallet in a weekend, and the basil has not stopped growing since the first week of May"
+    )
     edits = [("in wooden boxes", "in the wooden boxes"), ("beside a table", "beside the table"), ("from an old pallet", "from old pallet")]
     assert all(drift(pin, pin.replace(old, new)) <= bound.threshold for old, new in edits)
     assert bound.violation_upper95 <= bound.risk
