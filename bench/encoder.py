@@ -106,7 +106,7 @@ def sweep(encoder: OnnxEncoder, some: Sequence[str], rounds: int) -> dict[int, l
 def main() -> None:
     """Measure, compare vectors, write bench/encoder.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--texts", type=int, default=1500, help="how many texts")
+    parser.add_argument("--texts", type=int, default=600, help="how many texts")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds; medians are reported")
     parser.add_argument("--threads", type=int, default=2, help="threads of every encoder")
     parser.add_argument("--sweep", action="store_true", help="also try BATCH_TOKENS from 512 to 8192 with the shipped student")

@@ -127,5 +127,5 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(
         stream=sys.stderr, level={"warn": "WARNING"}.get(level, level.upper()), format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
-    for noisy in ("kafka", "aiokafka", "faust", "mode", "httpx", "feast", "urllib3", "uvicorn"):
+    for noisy in ("kafka", "aiokafka", "faust", "mode", "streams.transport", "httpx", "feast", "urllib3", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

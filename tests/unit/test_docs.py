@@ -23,6 +23,7 @@ from streams.broker import TOPICS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ("README.md", "docs/import.md", "docs/events.md", "docs/operations.md")
+PAGES = (*DOCUMENTS, "CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/adr/{path.name}" for path in sorted((ROOT / "docs/adr").glob("*.md"))))
 NOW_US = 1_764_000_000_000_000
 REFUSALS = {
     "encoder_error": "the student could not encode the pin's text",
@@ -84,6 +85,31 @@ def test_the_readme_lists_every_setting_with_its_default() -> None:
     assert first_cells(table("README.md", "## Settings"), 3) == expected
 
 
+def test_every_command_that_a_document_shows_exists() -> None:
+    known: dict[str, set[str]] = {}
+    for usage, _ in commands(typer.main.get_command(app), ["everpin"]):
+        name = re.match(r"`everpin ([a-z ]+)", usage)
+        assert name
+        known[name[1].strip()] = set(re.findall(r"--[a-z-]+", usage)) | {"--help"}
+    seen = set()
+    for page in PAGES:
+        for line in re.findall(r"(?:^|`|\w |/)everpin ((?:[a-z]+(?=[ `]|$).*?))(?:`|$)", read(page), re.MULTILINE):
+            words = re.split(r" +#", line)[0].split()
+            name = next((" ".join(words[:count]) for count in (2, 1) if " ".join(words[:count]) in known), None)
+            groups = {command.split()[0] for command in known if " " in command}
+            assert name or words in [[group] for group in groups], f"{page}: everpin {line}"
+            if name:
+                seen.add(name)
+                assert {word for word in words if word.startswith("--")} <= known[name], f"{page}: everpin {line}"
+    assert seen == set(known)
+
+
+def test_every_make_target_that_a_document_shows_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
+    for page in PAGES:
+        assert set(re.findall(r"(?:`|^)make ([a-z]+)", read(page), re.MULTILINE)) <= targets, page
+
+
 def test_every_variable_that_a_document_names_exists() -> None:
     known = {variable(name) for name in Settings.model_fields} | {"EVERPIN_REDIS"}  # feast's own yaml reads that one
     for name in DOCUMENTS:
@@ -92,7 +118,9 @@ def test_every_variable_that_a_document_names_exists() -> None:
 
 def test_the_import_page_lists_every_field() -> None:
     expected = [(f"`{name}`", field.description) for name, field in PinRow.model_fields.items()]
-    assert [(row[0], row[2]) for row in table("docs/import.md", "## Fields")] == expected
+    assert [(row[0], row[3]) for row in table("docs/import.md", "## Fields")] == expected
+    defaults = ["required" if field.is_required() else f"`{json.dumps(field.default)}`" for field in PinRow.model_fields.values()]
+    assert [row[2] for row in table("docs/import.md", "## Fields")] == defaults
 
 
 def test_the_examples_of_the_import_page_are_what_they_say() -> None:
@@ -143,12 +171,23 @@ def test_the_operations_page_lists_every_metric() -> None:
     assert first_cells(table("docs/operations.md", "## Metrics"), 3) == expected
 
 
+def test_the_operations_page_lists_every_label() -> None:
+    stated = {row[0].strip("`"): set(re.findall(r"`(\w+)`", row[3])) for row in table("docs/operations.md", "## Metrics")}
+    created = re.findall(r'(?:Counter|Gauge|Histogram)\("(\w+)", "[^"]*"(?:, \[(.*?)\])?', read("everpin/telemetry.py"))
+    assert {name.removesuffix("_total"): labels for name, labels in stated.items()} == {name: set(re.findall(r"\w+", labels)) for name, labels in created}
+
+
+def test_the_operations_page_lists_every_exit_code_of_a_worker() -> None:
+    codes = [re.search(rf"^{name} = (\d+)", read("streams/app.py"), re.MULTILINE) for name in ("CANNOT_START", "STOPPED_UNACKED")]
+    assert [row[0] for row in table("docs/operations.md", "## Running workers")] == ["0", *(code[1] for code in codes if code)]
+
+
 def test_the_operations_page_lists_every_outcome() -> None:
     expected = [(f"`{name}`", meaning) for name, meaning in pins.changes.REASONS.items()]
     assert first_cells(table("docs/operations.md", "## Outcomes"), 2) == expected
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("name", PAGES)
 def test_links_lead_somewhere(name: str) -> None:
     for target, fragment in re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)", read(name)):
         path = (ROOT / name).parent / target if target else ROOT / name
@@ -158,6 +197,10 @@ def test_links_lead_somewhere(name: str) -> None:
             assert fragment[1:] in {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}, f"{name}: {fragment}"
 
 
-def test_paths_in_the_readme_exist() -> None:
-    for path in re.findall(r"`((?:tests|bench|docs|docker|everpin|feature_repo|training|requirements)/[\w./-]*)`", read("README.md")):
-        assert (ROOT / path).exists(), path
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_paths_exist(name: str) -> None:
+    folders = "pins|embedder|index|streams|tests|bench|docs|docker|everpin|feature_repo|training|requirements"
+    for path in re.findall(rf"`((?:{folders})/[\w./-]*)`", read(name)):
+        assert (ROOT / path).exists(), f"{name}: {path}"
+    for test in re.findall(r"`(test_\w+\.py)`", read(name)):
+        assert list((ROOT / "tests").rglob(test)), f"{name}: {test}"
