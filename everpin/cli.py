@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Column, Table
 
+from embedder.artifact import read_manifest
 from everpin import __version__
 from everpin.answers import answer_feed, answer_related, answer_search, explain, reading
 from everpin.checks import doctor, status
@@ -276,7 +277,7 @@ def dlq_replay(
     letters = list(dead_letters(broker, reason, pin))
     sent, cut = 0, [letter for letter in letters if "cut_from_bytes" in letter.headers]
     if not dry_run:
-        producer = EventProducer(broker, worker_group(config, build_encoder(config).model_id))
+        producer = EventProducer(broker, worker_group(config, read_manifest(config.model).model_id))
         sent, cut = replay(letters, producer)
         producer.close()
     document = {"matched": len(letters), "sent": sent, "not_replayable": [letter.letter for letter in cut], "dry_run": dry_run}
