@@ -51,7 +51,7 @@ def build_encoder(settings: Settings, artifact: Artifact | None = None) -> OnnxE
 
 def build_features(settings: Settings) -> FeastFeatures:
     """The feature store; creates it the first time. Raises Unavailable."""
-    from streams.features import FeastFeatures  # noqa: PLC0415  Feast takes 3 s to import; a search does not need it
+    from streams.features import FeastFeatures  # noqa: PLC0415  Feast is slow to import; a search does not need it
 
     return FeastFeatures(settings.feast_home, settings.feast_yaml)
 
@@ -71,7 +71,7 @@ def open_index(settings: Settings, model_id: str, dimension: int, *, purpose: st
 
 def _index(settings: Settings, model_id: str, dimension: int, stack: ExitStack, purpose: str, own: bool) -> PinIndex:
     if settings.qdrant_url:
-        from index.qdrant import QdrantPinIndex, connect  # noqa: PLC0415  0.4 s that the embedded index does not need
+        from index.qdrant import QdrantPinIndex, connect  # noqa: PLC0415  slow to import; the embedded index does not need it
 
         return QdrantPinIndex(connect(settings.qdrant_url, settings.qdrant_timeout_s), model_id, dimension)
     owner = None if own else live_owner(settings.home)
