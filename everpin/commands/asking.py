@@ -1,0 +1,84 @@
+"""Ask the index: search, related pins, home feed, a pin's own story, and how good the answers are."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from everpin.answers import answer_feed, answer_related, answer_search, explain, reading
+from everpin.commands.output import NOT_DONE, PARTIAL, AsJson, Limit, emit
+from everpin.demo import results_table
+from everpin.evaluation import evaluate, read_queries
+from everpin.settings import settings
+from everpin.wiring import build_encoder
+from pins.errors import EverpinError
+from pins.ports import Where
+
+
+def search(
+    text: str,
+    limit: Limit = 10,
+    lang: Annotated[str | None, typer.Option(help="Only pins of this language.")] = None,
+    category: Annotated[str | None, typer.Option(help="Only pins of this category.")] = None,
+    board: Annotated[str | None, typer.Option(help="Only pins with this board title.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The pins most relevant to a text, each with its relevance level."""
+    if not text.strip():
+        raise EverpinError("the query is empty; give at least one word")
+    results = answer_search(settings(), text, limit, Where(lang=lang, category=category, board=board))
+    emit({"query": text, "results": results}, as_json, lambda console: console.print(results_table(f"Search: {text}", results)))
+
+
+def related(pin: str, limit: Limit = 10, as_json: AsJson = False) -> None:
+    """Pins like a pin."""
+    results = answer_related(settings(), pin, limit)
+    emit({"pin_id": pin, "results": results}, as_json, lambda console: console.print(results_table(f"Related to {pin}", results)))
+
+
+def feed(user: str, limit: Limit = 20, as_json: AsJson = False) -> None:
+    """A user's home feed; the newest pins for a user without a history."""
+    results = answer_feed(settings(), user, limit)
+    emit({"user_id": user, "results": results}, as_json, lambda console: console.print(results_table(f"Home feed of {user}", results)))
+
+
+def explain_pin(pin: str, as_json: AsJson = False) -> None:
+    """A pin's own story: features with their times, rendered text, record in the index, and what would be decided now."""
+    document = explain(settings(), pin)
+    emit(document, as_json, lambda console: console.print_json(json.dumps(document, ensure_ascii=False, default=str)))
+    if document["features"] is None and document["record"] is None:
+        print(f"everpin: pin {pin!r} is neither in the feature store nor in the index", file=sys.stderr)
+        raise typer.Exit(NOT_DONE)
+
+
+def evaluate_cxc(
+    folder: Path,
+    split: Annotated[str | None, typer.Option(help="A value of the queries' split column, or all. Default: dev where there is one, else all.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """NDCG@10, nDCG@20 and P@8 per language, with and without the own pin, with 95 % bootstrap intervals by group."""
+    config = settings()
+    queries = read_queries(folder, split)
+    with reading(config) as index, Progress(console=Console(stderr=True), disable=as_json) as progress:
+        task = progress.add_task("encoding queries", total=len(queries))
+        document = evaluate(queries, build_encoder(config), index, lambda n: progress.advance(task, n))
+    emit(document, as_json, lambda console: _show_evaluation(console, document))
+    if document["missing_pins"]:
+        print(f"everpin: {document['missing_pins']} judged pins have no vector and ranked last; run `everpin import cxc {folder}` first", file=sys.stderr)
+        raise typer.Exit(PARTIAL)
+
+
+def _show_evaluation(console: Console, document: dict[str, Any]) -> None:
+    for part, title in (("languages", "own pin included"), ("languages_without_own_pin", "own pin left out")):
+        table = Table("language", "queries", "nDCG@10", "nDCG@20", "P@8", title=f"{document['model_id']}, {title}")
+        for lang, metrics in document[part].items():
+            cells = [f"{m['mean']:.3f} [{m['low']:.3f}, {m['high']:.3f}]" for m in (metrics[name] for name in ("ndcg@10", "ndcg@20", "p@8"))]
+            table.add_row(lang, str(metrics["queries"]), *cells)
+        console.print(table)

@@ -1,0 +1,42 @@
+"""Run the system, or one worker of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+from rich.console import Console
+
+from everpin.commands.output import AsJson, emit
+from everpin.demo import run_demo
+from everpin.settings import settings
+from everpin.system import running_system
+from pins.errors import EverpinError
+
+
+def demo(as_json: AsJson = False) -> None:
+    """Run the whole system on embedded parts with the sample pins, show what happens, and end."""
+    document = run_demo(settings(), quiet=as_json)
+    emit(document, as_json, lambda console: None)
+
+
+def up() -> None:
+    """Run broker, worker and stores in one process tree until Ctrl-C."""
+    config = settings()
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    console = Console(stderr=True)
+    with running_system(config, None, console.print) as system:
+        console.print(f"up: broker {system.broker}, worker {system.worker.pid}, routes {system.http.base_url}; the embedded broker keeps events in memory only")
+        console.print("in another terminal: everpin import jsonl FILE, everpin search TEXT, everpin status; Ctrl-C ends it")
+        while not stopped.wait(0.5):
+            if system.worker.poll() is not None:
+                raise EverpinError(f"the worker ended with exit code {system.worker.returncode}; its last lines are above")
+
+
+def worker() -> None:
+    """Run one worker on the Kafka in EVERPIN_KAFKA until SIGTERM. Start several to share the partitions."""
+    os.execv(sys.executable, [sys.executable, "-m", "streams.app"])
