@@ -89,7 +89,10 @@ class OnnxEncoder:
         return np.asarray((self.encode(golden[:texts]) * reference[:texts]).sum(axis=1), np.float32)
 
     def _token_ids(self, text: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer.encode(text).ids)
+        try:
+            return tuple(self._tokenizer.encode(text).ids)
+        except Exception as error:  # tokenizers raises bare Exceptions
+            raise Unembeddable("encoder_error", f"the tokenizer of {self.model_id} refused {text[:80]!r}: {error}") from error
 
     def _run(self, encodings: Sequence[Encoding]) -> Vector:
         longest = max(map(len, encodings))

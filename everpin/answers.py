@@ -57,7 +57,7 @@ def shown(result: Result) -> dict[str, Any]:
     }
     if result.level is not None:
         body |= {"level": int(result.level), "level_label": result.level.label, "relevance": round(result.relevance or 0.0, 3)}
-    return body | ({"why": result.why} if result.why else {})
+    return body | {name: value for name, value in (("why", result.why), ("refused", result.refused)) if value}
 
 
 def explain(config: Settings, pin_id: str) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def worker_parts(settings: Settings) -> Iterator[WorkerParts]:
         features = build_features(settings)
         try:
             telemetry = Telemetry(__version__, encoder.model_id)
-            yield WorkerParts(settings, encoder, features, index, PinIndexer(features, encoder, index, now_us), telemetry)
+            yield WorkerParts(settings, encoder, features, index, PinIndexer(features, encoder, index, now_us, settings.vanished_limit), telemetry)
         finally:
             features.close()
 

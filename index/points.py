@@ -52,6 +52,7 @@ def payload(record: IndexedPin, mark: str) -> dict[str, Any]:
         "reason": record.reason,
         "embedded_at_us": record.embedded_at_us,
         "as_of": dict(record.as_of),
+        "refused": record.refused,
     }
 
 
@@ -63,7 +64,11 @@ def by_pin(pin_ids: Sequence[str], found: Iterable[Any]) -> dict[str, Any]:
 
 def hits(found: Iterable[tuple[float, Mapping[str, Any], Vector | None]]) -> list[Hit]:
     """Engine results as hits, best first, ties by pin id; a point whose payload lost its pin id cannot be shown."""
-    shown = [Hit(str(body["pin_id"]), score, body.get("fields") or {}, int(body.get("v") or 0), vector) for score, body, vector in found if "pin_id" in body]
+    shown = [
+        Hit(str(body["pin_id"]), score, body.get("fields") or {}, int(body.get("v") or 0), vector, str(body.get("refused") or ""))
+        for score, body, vector in found
+        if "pin_id" in body
+    ]
     return sorted(shown, key=lambda hit: (-hit.score, hit.pin_id))
 
 
@@ -91,6 +96,7 @@ def record(pin_id: str, stored: Mapping[str, Any]) -> IndexedPin:
         reason=str(stored.get("reason", "")),
         embedded_at_us=int(stored.get("embedded_at_us") or 0),
         as_of=dict(stored.get("as_of") or {}),
+        refused=str(stored.get("refused") or ""),
     )
 
 

@@ -30,6 +30,7 @@ class IndexedPin:
 
     `text` is the text last embedded and `fingerprint` its fingerprint; `seen` is the fingerprint of the text last seen,
     which differs after a cosmetic change. `v` orders the writes of one pin. `fields` is what surfaces filter on and show.
+    `refused`: the reason why a newer text of the pin could not be embedded; its previous vector is then served, and marked.
     """
 
     pin_id: str
@@ -45,6 +46,7 @@ class IndexedPin:
     reason: str = ""
     embedded_at_us: int = 0
     as_of: Mapping[str, int] = field(default_factory=dict)
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +88,14 @@ REASONS = {
     "model_changed": "its vector was another model's",
     "template_changed": "its text was rendered by another template",
     "text_changed": "its text changed in meaning",
+    "reembedded": "somebody asked for a new vector",
     "no_text": "there is nothing to embed",
     "unchanged": "nothing that is indexed has changed",
     "payload_only": "only fields beside the text changed",
     "same_tokens": "the text changed in a way the student cannot see",
     "cosmetic": "the text changed less than the student's published bound",
     "deleted": "the pin is deleted, or was never there",
+    "vanished": "the index had the pin, and the feature store has no row of it, not even a deletion",
     "stale": "another worker's newer snapshot was there first, with the same text",
 }
 """Every outcome of a pin, with its meaning: a closed list."""
@@ -121,14 +125,19 @@ def surface_fields(pin: PinFeatures, text: PinText) -> dict[str, Any]:
     }
 
 
-def decide(pin: PinFeatures | None, text: PinText, known: IndexedPin | None, student: Student) -> Action:
-    """What to do about a pin, given its features now (None: never there), its rendered text and its record (None: none)."""
+def decide(pin: PinFeatures | None, text: PinText, known: IndexedPin | None, student: Student, *, reembed: bool = False) -> Action:
+    """What to do about a pin, given its features now (None: never there), its rendered text and its record (None: none).
+
+    `reembed`: somebody asked for a new vector, so an unchanged text is embedded too.
+    """
     if pin is None or pin.deleted:
-        return Skip("deleted") if known and known.dead else Remove()
+        return _decide_gone(pin, known)
     live = known if known and not known.dead else None
     mine = live if live and live.model_id == student.model_id and live.template_version == TEMPLATE_VERSION else None
-    same_fields = mine is not None and mine.fields == surface_fields(pin, text)
+    same_fields = mine is not None and mine.fields == surface_fields(pin, text) and not mine.refused
     now = fingerprint(text.text)
+    if mine and text and reembed:
+        return Embed("reembedded")
     if mine and now in (mine.fingerprint, mine.seen) and mine.embedded == bool(text):
         return Skip("unchanged") if same_fields else Touch("payload_only", settled=now == mine.fingerprint)
     if not text:
@@ -136,6 +145,12 @@ def decide(pin: PinFeatures | None, text: PinText, known: IndexedPin | None, stu
     if mine is None:
         return Embed("new" if live is None else "model_changed" if live.model_id != student.model_id else "template_changed")
     return _decide_text(text.text, mine, student)
+
+
+def _decide_gone(pin: PinFeatures | None, known: IndexedPin | None) -> Action:
+    if known and known.dead:
+        return Skip("deleted")
+    return Remove("vanished" if pin is None and known else "deleted")
 
 
 def _decide_text(text: str, mine: IndexedPin, student: Student) -> Action:

@@ -5,6 +5,7 @@
 | InvalidEvent | dead letter: the event can never be understood |
 | Unembeddable | dead letter: the pin's text or point is refused; its previous vector stays served |
 | FeaturesBehind | park, and retry later: the features the event speaks of have not arrived |
+| FeaturesLost | stop without acknowledging: the feature store lost its data, and going on would delete the pins |
 | Unavailable | retry with back-off, then stop without acknowledging |
 | ArtifactError | refuse to start: the model folder or the index does not fit |
 | PinNotFound | 404 for the asker |
@@ -41,6 +42,16 @@ class FeaturesBehind(EverpinError):
     def __init__(self, pin_id: str, view: str, wanted_us: int, found_us: int) -> None:
         self.detail = f"pin {pin_id!r}: view {view!r} is at {found_us} us, the event announced {wanted_us} us"
         super().__init__(f"{self.reason}: {self.detail}")
+
+
+class FeaturesLost(EverpinError):
+    """Live pins in numbers have no row in any view, not even a deletion. Acting on that would take them out of the index."""
+
+    def __init__(self, vanished: int, limit: int) -> None:
+        super().__init__(
+            f"{vanished} more pins than others had lost all their features (limit EVERPIN_VANISHED_LIMIT={limit}); did the feature store lose its data? "
+            "Nothing of this batch was written or acknowledged: restore the features, or raise the limit if the pins are truly gone"
+        )
 
 
 class Unavailable(EverpinError):

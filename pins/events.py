@@ -8,6 +8,7 @@ Wire format (JSON, UTF-8; the Kafka key is the pin id; a null value means the pi
 
     {"type": "pin_updated", "pin_id": "p1", "event_time_us": 1764000000000000,
      "features": {"pin_caption": {"caption": "a red chair"}}, "features_as_of": {"pin_caption": 1764000000000000}}
+    {"type": "pin_updated", "pin_id": "p1", "reembed": true}
     {"type": "pin_deleted", "pin_id": "p1", "event_time_us": 1764000000000000}
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pins.errors import InvalidEvent
@@ -43,12 +44,16 @@ REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class PinUpdated:
-    """A pin changed. `features` holds whole rows by view; `features_as_of` is epoch microseconds by view."""
+    """A pin changed. `features` holds whole rows by view; `features_as_of` is epoch microseconds by view.
+
+    `reembed` asks for a new vector even where nothing changed.
+    """
 
     pin_id: str
     event_time_us: int
     features: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     features_as_of: Mapping[str, int] = field(default_factory=dict)
+    reembed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ def decode(key: bytes | None, value: bytes | None, *, timestamp_us: int, now_us:
     event_time_us = _time(body.get("event_time_us", timestamp_us), now_us)
     match body.get("type"):
         case "pin_updated":
-            return PinUpdated(pin_id, event_time_us, _features(body.get("features")), _as_of(body.get("features_as_of"), now_us))
+            return PinUpdated(pin_id, event_time_us, _features(body.get("features")), _as_of(body.get("features_as_of"), now_us), _flag(body, "reembed"))
         case "pin_deleted":
             return PinDeleted(pin_id, event_time_us)
         case other:
@@ -93,17 +98,20 @@ def encode(event: PinEvent) -> bytes:
         "event_time_us": event.event_time_us,
     }
     if isinstance(event, PinUpdated):
-        body |= {name: value for name, value in (("features", event.features), ("features_as_of", event.features_as_of)) if value}
+        optional = {"features": event.features, "features_as_of": event.features_as_of, "reembed": event.reembed}
+        body |= {name: value for name, value in optional.items() if value}
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def latest_per_pin(events: Iterable[PinEvent]) -> list[PinEvent]:
     """One event per pin, in order of first sight: the newest by event time, the last seen among equals.
 
-    `features_as_of` of all events of a pin are merged to their maximum, so that no announcement is forgotten.
+    `features_as_of` of all events of a pin are merged to their maximum, so that no announcement is forgotten; a pin is
+    re-embedded when any of its events asks for it.
     """
     latest: dict[str, PinEvent] = {}
     announced: dict[str, dict[str, int]] = {}
+    asked: set[str] = set()
     for event in events:
         before = latest.get(event.pin_id)
         if before is None or event.event_time_us >= before.event_time_us:
@@ -112,8 +120,10 @@ def latest_per_pin(events: Iterable[PinEvent]) -> list[PinEvent]:
             times = announced.setdefault(event.pin_id, {})
             for view, as_of in event.features_as_of.items():
                 times[view] = max(as_of, times.get(view, 0))
+            if event.reembed:
+                asked.add(event.pin_id)
     return [
-        PinUpdated(event.pin_id, event.event_time_us, event.features, announced[event.pin_id]) if isinstance(event, PinUpdated) else event
+        replace(event, features_as_of=announced[event.pin_id], reembed=event.pin_id in asked) if isinstance(event, PinUpdated) else event
         for event in latest.values()
     ]
 
@@ -152,6 +162,13 @@ def _time(value: object, now_us: int) -> int:
         ahead_s = (value - now_us) // 1_000_000  # whole numbers: JSON's may be too large for a float
         accepted_s = FUTURE_TOLERANCE_US // 1_000_000
         raise InvalidEvent("far_future", f"{value!r:.40} us is {ahead_s!r:.40} s ahead of this worker; at most {accepted_s} s is accepted")
+    return value
+
+
+def _flag(body: Mapping[str, Any], name: str) -> bool:
+    value = body.get(name, False)
+    if not isinstance(value, bool):
+        raise InvalidEvent("bad_shape", f"{name} must be true or false, got {value!r:.40}")
     return value
 
 

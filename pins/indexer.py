@@ -2,11 +2,13 @@
 
 Order of reading: the records FIRST, then the features, so that a snapshot is never older than the record it is compared
 with. Each write lands only while the record is still the one that was read (compare-and-set, docs/adr/0002): a writer that
-lost a race reads and decides again, so snapshots never go backwards, whatever any clock says.
+lost a race reads and decides again, so snapshots never go backwards, whatever any clock says. One bad pin never hurts
+another: what fails for many is halved until the culprit is alone, and the vector that the culprit had stays, marked.
 """
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -14,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from pins.changes import Embed, Fingerprint, IndexedPin, Remove, Skip, Touch, decide, fingerprint, surface_fields
-from pins.errors import FeaturesBehind, Unavailable, Unembeddable
+from pins.errors import EverpinError, FeaturesBehind, FeaturesLost, Unavailable, Unembeddable
 from pins.events import PinDeleted, PinEvent, PinUpdated, latest_per_pin
 from pins.features import FeatureRow, PinFeatures
 from pins.ports import Encoder, FeatureSource, PinIndex, PointWrite, Vector
@@ -22,6 +24,7 @@ from pins.text import PinText, render
 
 MAX_ROUNDS = 8
 """How often a pin may lose a race in one batch. One writer of a pin wins every round, so this is many rivals."""
+VANISHED_LIMIT = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,50 +58,78 @@ class _Plan:
 
 
 class PinIndexer:
-    """Applies events to the index. Holds its three outsides and a clock (epoch microseconds); keeps no state of its own."""
+    """Applies events to the index. Holds its three outsides and a clock (epoch microseconds).
 
-    def __init__(self, features: FeatureSource, encoder: Encoder, index: PinIndex, clock: Callable[[], int]) -> None:
+    Its one piece of state is how many live pins, in excess of others, had no features left of late: `vanished_limit` of
+    them are a feature store that lost its data, not deletions.
+    """
+
+    def __init__(
+        self, features: FeatureSource, encoder: Encoder, index: PinIndex, clock: Callable[[], int], vanished_limit: int = VANISHED_LIMIT
+    ) -> None:
         self.features, self.encoder, self.index, self.clock = features, encoder, index, clock
+        self.vanished_limit, self._vanished = vanished_limit, 0
 
     def apply(self, events: Iterable[PinEvent]) -> BatchReport:
         """Bring the index up to date with every pin these events speak of.
 
-        Raises Unavailable when a store does not answer; applying the same events again is then safe and right.
+        Raises Unavailable when a store does not answer (applying the same events again is then safe and right), and
+        FeaturesLost before anything is written.
         """
         events = list(events)
-        self.features.write([row for event in events for row in feature_rows(event)])
-        pending = {event.pin_id: event for event in latest_per_pin(events)}
+        refused = {event.pin_id: error for event, error in isolate(self._write_features, events) if isinstance(error, Unembeddable)}
+        pending = {event.pin_id: event for event in latest_per_pin(events) if event.pin_id not in refused}
         vectors: dict[Fingerprint, Vector | Unembeddable] = {}
         done: list[Outcome] = []
-        refused: dict[str, Unembeddable] = {}
         behind: dict[str, FeaturesBehind] = {}
+        vanished = self._vanished
         for attempt in range(MAX_ROUNDS):
-            plans, late = self._gather(pending)
+            plans, late, wrong = self._gather(pending)
             behind |= late
+            vanished = vanished if attempt else self._require_features(plans)
             done += [Outcome(pin_id, _skipped(plan, attempt), v=plan.known.v) for pin_id, plan in plans.items() if isinstance(plan.action, Skip) and plan.known]
             acting = {pin_id: plan for pin_id, plan in plans.items() if not isinstance(plan.action, Skip)}
             self._encode([plan.text.text for plan in acting.values() if isinstance(plan.action, Embed)], vectors)
-            landed, wrong = self._act(acting, vectors)
-            refused |= wrong
+            landed, unwritten = self._act(acting, vectors)
+            self._mark(unwritten, {pin_id: acting[pin_id].known for pin_id in unwritten})
+            refused |= wrong | unwritten
             done += landed
-            pending = {pin_id: pending[pin_id] for pin_id in acting.keys() - wrong.keys() - {one.pin_id for one in landed}}
+            pending = {pin_id: pending[pin_id] for pin_id in acting.keys() - unwritten.keys() - {one.pin_id for one in landed}}
             if not pending:
+                self._vanished = vanished
                 return BatchReport(done, refused, behind, len(vectors))
         raise Unavailable(f"{len(pending)} pins lost {MAX_ROUNDS} races for their record, {min(pending)!r} among them; are two backfills running?")
 
-    def _gather(self, pending: Mapping[str, PinEvent]) -> tuple[dict[str, _Plan], dict[str, FeaturesBehind]]:
+    def _write_features(self, events: Sequence[PinEvent]) -> Sequence[None]:
+        self.features.write([row for event in events for row in feature_rows(event)])
+        return [None] * len(events)
+
+    def _gather(self, pending: Mapping[str, PinEvent]) -> tuple[dict[str, _Plan], dict[str, FeaturesBehind], dict[str, Unembeddable]]:
         known = self.index.known(list(pending))
         found = self.features.of(list(pending))
+        behind = {pin_id: late for pin_id, event in pending.items() if (late := _behind(event, found.get(pin_id)))}
+        ready = [event for pin_id, event in pending.items() if pin_id not in behind]
         plans: dict[str, _Plan] = {}
-        behind: dict[str, FeaturesBehind] = {}
-        for pin_id, event in pending.items():
-            pin = found.get(pin_id)
-            if late := _behind(event, pin):
-                behind[pin_id] = late
-                continue
-            text = render(pin) if pin else PinText("")
-            plans[pin_id] = _Plan(pin, text, known.get(pin_id), decide(pin, text, known.get(pin_id), self.encoder))
-        return plans, behind
+        refused: dict[str, Unembeddable] = {}
+        for event, plan in isolate(lambda some: [self._plan(one, found.get(one.pin_id), known.get(one.pin_id)) for one in some], ready):
+            if isinstance(plan, Unembeddable):
+                refused[event.pin_id] = plan
+            else:
+                plans[event.pin_id] = plan
+        self._mark(refused, known)
+        return plans, behind, refused
+
+    def _plan(self, event: PinEvent, pin: PinFeatures | None, known: IndexedPin | None) -> _Plan:
+        text = render(pin) if pin else PinText("")
+        return _Plan(pin, text, known, decide(pin, text, known, self.encoder, reembed=isinstance(event, PinUpdated) and event.reembed))
+
+    def _require_features(self, plans: Mapping[str, _Plan]) -> int:
+        """How many live pins vanished of late, in excess of others. Raises FeaturesLost."""
+        gone = sum(plan.action.reason == "vanished" for plan in plans.values())
+        vanished = max(0, self._vanished + gone - (len(plans) - gone))
+        if vanished >= self.vanished_limit:
+            raise FeaturesLost(vanished, self.vanished_limit)
+        return vanished
 
     def _encode(self, texts: Sequence[str], vectors: dict[Fingerprint, Vector | Unembeddable]) -> None:
         """Add the vector, or the refusal, of each text not yet there. A batch that fails is split until the culprit is alone."""
@@ -110,6 +141,19 @@ class PinIndexer:
         if np.isfinite(vector).all() and vector.any():
             return vector
         return Unembeddable("bad_vector", f"{self.encoder.model_id} gave a vector that is not finite or all zero for {text[:80]!r}")
+
+    def _mark(self, refused: Mapping[str, Unembeddable], known: Mapping[str, IndexedPin | None]) -> None:
+        """Say in the record of each refused pin that its vector is of an older text.
+
+        A mark that does not land is no loss: the record is then a rival's, or the index refuses this pin altogether.
+        """
+        now_us = self.clock()
+        writes = [
+            PointWrite(replace(before, v=max(now_us, before.v + 1), refused=error.reason), before.v, keep_vector=True)
+            for pin_id, error in refused.items()
+            if (before := known.get(pin_id)) and before.embedded and not before.dead and before.refused != error.reason
+        ]
+        isolate(lambda some: _landed(self.index.write(some), some), writes)
 
     def _act(self, plans: Mapping[str, _Plan], vectors: Mapping[Fingerprint, Vector | Unembeddable]) -> tuple[list[Outcome], dict[str, Unembeddable]]:
         now_us = self.clock()
@@ -162,16 +206,27 @@ R = TypeVar("R")
 
 
 def isolate(act: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> list[tuple[T, R | Unembeddable]]:
-    """Act on all items; when one is refused, halve until it is alone, so that one bad item never hurts another."""
+    """Act on all items; when one is refused, halve until it is alone, so that one bad item never hurts another.
+
+    Any exception that is not ours counts as a refusal (`defect`): otherwise a pin that meets a bug would stop its partition
+    for good. When every pin meets it, the limit on dead letters stops the worker.
+    """
     if not items:
         return []
     try:
         return list(zip(items, act(items), strict=True))
-    except Unembeddable as error:
+    except Exception as error:
+        if isinstance(error, EverpinError) and not isinstance(error, Unembeddable):
+            raise
         if len(items) == 1:
-            return [(items[0], error)]
+            return [(items[0], error if isinstance(error, Unembeddable) else _defect(error))]
     middle = len(items) // 2
     return isolate(act, items[:middle]) + isolate(act, items[middle:])
+
+
+def _defect(error: Exception) -> Unembeddable:
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return Unembeddable("defect", f"{type(error).__name__}: {error} (line {place.lineno} of {place.filename.rsplit('/', 1)[-1]})")
 
 
 def _landed(ids: set[str], writes: Sequence[PointWrite]) -> list[bool]:

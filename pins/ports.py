@@ -17,13 +17,17 @@ Vector = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One neighbour: its cosine similarity to the query and its record's surface fields."""
+    """One neighbour: its cosine similarity to the query and its record's surface fields.
+
+    `refused`: why its newer text could not be embedded, so that this vector is of an older one.
+    """
 
     pin_id: str
     score: float
     fields: Mapping[str, Any]
     v: int = 0
     vector: Vector | None = None
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)

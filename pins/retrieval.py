@@ -43,7 +43,10 @@ class QueryEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One pin of an answer. `score` is the cosine; relevance and level only where there is a query; `why` in words."""
+    """One pin of an answer. `score` is the cosine; relevance and level only where there is a query; `why` in words.
+
+    `refused`: why the pin's newer text could not be embedded; it is then found by its previous one.
+    """
 
     pin_id: str
     title: str
@@ -53,6 +56,7 @@ class Result:
     relevance: float | None = None
     level: Level | None = None
     why: str = ""
+    refused: str = ""
 
 
 def search(text: str, encoder: QueryEncoder, index: PinIndex, limit: int = 10, where: Where = Where()) -> list[Result]:
@@ -103,7 +107,7 @@ def _one_model(model_id: str, index: PinIndex) -> None:
 
 
 def _result(hit: Hit, model_id: str, why: str = "") -> Result:
-    return Result(hit.pin_id, str(hit.fields.get("title", "")), hit.score, model_id, hit.fields, why=why)
+    return Result(hit.pin_id, str(hit.fields.get("title", "")), hit.score, model_id, hit.fields, why=why, refused=hit.refused)
 
 
 def _fold(hits: Sequence[Hit], shown: Iterable[Vector]) -> list[Hit]:

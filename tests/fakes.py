@@ -102,7 +102,7 @@ class FakeIndex:
 
     def search(self, vector: Vector, limit: int, where: Where = Where()) -> Sequence[Hit]:
         hits = [
-            Hit(pin_id, float(stored @ vector), record.fields, record.v, stored)
+            Hit(pin_id, float(stored @ vector), record.fields, record.v, stored, record.refused)
             for pin_id, (record, stored) in self.points.items()
             if stored is not None and not record.dead and _matches(record, where)
         ]

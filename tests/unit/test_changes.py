@@ -41,7 +41,7 @@ TABLE = [
     table("deleted, never in the index", GONE, None, None, Remove("deleted")),
     table("deleted, and a tombstone already", GONE, TOMBSTONE, None, Skip("deleted")),
     table("deleted, and another model's tombstone already", GONE, replace(TOMBSTONE, model_id="fake-v0"), None, Skip("deleted")),
-    table("never there, in the index", None, RECORD, None, Remove("deleted")),
+    table("never there, in the index", None, RECORD, None, Remove("vanished")),
     table("never there, never in the index", None, None, None, Remove("deleted")),
     table("never there, and a tombstone already", None, TOMBSTONE, None, Skip("deleted")),
     table("deleted comes before another model", GONE, THEIRS, None, Remove("deleted")),
@@ -83,6 +83,8 @@ TABLE = [
     table("a small drift, a bound of nothing", NEAR, RECORD, 0.0, Embed("text_changed")),
     table("near the text last seen, far from the text embedded", FARTHER, SEEN_NEAR, BOUND, Embed("text_changed")),
     table("another text", OTHER, RECORD, BOUND, Embed("text_changed")),
+    table("back to the text that is embedded, after another was refused", PIN, replace(RECORD, refused="encoder_error"), BOUND, Touch("payload_only")),
+    table("the text that was refused, again", OTHER, replace(RECORD, refused="encoder_error"), BOUND, Embed("text_changed")),
 ]  # fmt: skip
 
 
@@ -93,7 +95,7 @@ def test_what_becomes_of_a_pin(pin: PinFeatures | None, known: IndexedPin | None
 
 
 def test_the_table_reaches_every_outcome_but_the_one_of_a_lost_race() -> None:
-    assert {case.values[3].reason for case in TABLE} == set(REASONS) - {"stale"}  # type: ignore[attr-defined]
+    assert {case.values[3].reason for case in TABLE} == set(REASONS) - {"stale", "reembedded"}  # type: ignore[attr-defined]
 
 
 def test_small_changes_cannot_add_up_unseen() -> None:
@@ -133,3 +135,18 @@ def test_the_payload_is_what_surfaces_show_and_no_counter() -> None:
     assert surface_fields(pin, render(pin)) == {
         "title": "Chair", "category": "home", "lang": "en", "boards": ["Beach"], "created_at_us": T0, "image_url": "i", "link_url": "l",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("pin", "known", "expected"),
+    [
+        (PIN, RECORD, Embed("reembedded")),
+        (PIN, None, Embed("new")),
+        (PIN, THEIRS, Embed("model_changed")),
+        (OTHER, RECORD, Embed("reembedded")),
+        (EMPTY, TEXTLESS, Skip("unchanged")),
+        (GONE, RECORD, Remove("deleted")),
+    ],
+)
+def test_what_becomes_of_a_pin_that_somebody_wants_embedded_again(pin: PinFeatures, known: IndexedPin | None, expected: Action) -> None:
+    assert decide(pin, render(pin), known, FakeEncoder(BOUND), reembed=True) == expected

@@ -30,6 +30,7 @@ REFUSALS = {
     "bad_vector": "the vector is not finite, all zero, or of another dimension than the index",
     "bad_version": "the version of the pin's record is beyond 2^53",
     "point_refused": "the Qdrant server refused the point",
+    "defect": "the pin met a defect of Everpin's own",
     "features_behind": "the features that the event announced never came",
 }
 """Dead-letter reasons beside those of pins.events: raised by the encoder, the index and the wait for features."""

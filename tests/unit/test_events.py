@@ -98,6 +98,8 @@ REFUSED = [
     pytest.param(None, wire(features_as_of={"pin_caption": True}), "bad_time", "True", id="true as announced time"),
     pytest.param(None, wire(features_as_of=[T0]), "bad_features", "must map views", id="announced times in a list"),
     pytest.param(None, wire(features_as_of={"pin_color": T0}), "bad_features", "pin_color", id="an announced view that does not exist"),
+    pytest.param(None, wire(reembed="yes"), "bad_shape", "reembed must be true or false, got 'yes'", id="a word where a flag belongs"),
+    pytest.param(None, wire(reembed=1), "bad_shape", "got 1", id="a number where a flag belongs"),
     pytest.param(None, wire(features=["pin_caption"]), "bad_features", "object of views, got list", id="carried views in a list"),
     pytest.param(None, wire(features={"pin_color": {"red": 1}}), "bad_features", "unknown view 'pin_color'", id="a view that does not exist"),
     pytest.param(None, wire(features={"user_history": {"pin_ids": []}}), "bad_features", "unknown view 'user_history'", id="a user's view"),
@@ -244,7 +246,8 @@ ROWS = {
     view: st.fixed_dictionaries({name: next(values for kind, values in KINDS if kind is column) for name, column in columns.items()})
     for view, columns in VIEWS.items()
 }
-UPDATES = st.builds(PinUpdated, PIN_IDS, TIMES_US, st.fixed_dictionaries({}, optional=ROWS), st.dictionaries(st.sampled_from(list(VIEWS)), TIMES_US))
+ANNOUNCED = st.dictionaries(st.sampled_from(list(VIEWS)), TIMES_US)
+UPDATES = st.builds(PinUpdated, PIN_IDS, TIMES_US, st.fixed_dictionaries({}, optional=ROWS), ANNOUNCED, st.booleans())
 DELETES = st.builds(PinDeleted, PIN_IDS, TIMES_US)
 
 
@@ -288,3 +291,10 @@ def test_no_announcement_of_an_older_event_is_forgotten() -> None:
     assert latest_per_pin([first, second]) == [merged]
     assert latest_per_pin([second, PinDeleted("a", T0 - 1), first]) == [merged]
     assert second.features_as_of == {"pin_caption": T0 + 1, "pin_status": T0}
+
+
+def test_a_pin_is_reembedded_when_any_of_its_events_asks_for_it() -> None:
+    asking = PinUpdated("a", T0, reembed=True)
+    assert latest_per_pin([asking, caption("a", "new", T0 + 1)]) == [PinUpdated("a", T0 + 1, CAPTION | {"pin_caption": {"caption": "new"}}, {}, True)]
+    assert latest_per_pin([asking, PinDeleted("a", T0 + 1)]) == [PinDeleted("a", T0 + 1)]
+    assert not asking.features
