@@ -21,7 +21,8 @@ from everpin.settings import Settings
 from everpin.wiring import find_broker, open_index, worker_group
 from index.edge import MIN_FREE_BYTES
 from pins.errors import EverpinError
-from streams.broker import DEAD, PARKED, Offsets, messages_in
+from streams.broker import PARKED, Offsets
+from streams.deadletters import depth
 
 PACKAGES = ("feast", "faust-streaming", "kafka-python", "confluent-kafka", "qdrant-client", "qdrant-edge-py", "onnxruntime", "tokenizers", "numpy")
 LAG_ALARM = 10_000
@@ -89,7 +90,7 @@ def _broker(config: Settings, model_id: str) -> dict[str, Any]:
         "address": str(broker),
         "lag": sum(lag.messages for lag in lags),
         "parked": sum(lag.messages for lag in lags if lag.topic == PARKED),
-        "dead_letters": messages_in(broker, DEAD),
+        "dead_letters": depth(broker).letters,
         "partitions": partitions,
     }
 

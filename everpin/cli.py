@@ -40,6 +40,7 @@ def command_line() -> typer.Typer:
     dlq.command("list")(deadletters.dlq_list)
     dlq.command("show")(deadletters.dlq_show)
     dlq.command("replay")(deadletters.dlq_replay)
+    dlq.command("purge")(deadletters.dlq_purge)
     app.add_typer(dlq, name="dlq")
     return app
 

@@ -14,7 +14,8 @@ from everpin.settings import Settings
 from everpin.system import running_system
 from everpin.wiring import build_features, find_broker, now_us, worker_group
 from pins.events import PinUpdated
-from streams.broker import DEAD, Broker, EventProducer, Offsets, ensure_topics, messages_in, wait_for_lag
+from streams.broker import DEAD, Broker, EventProducer, Offsets, end_offsets, ensure_topics, wait_for_lag
+from streams.deadletters import letters_since
 
 if TYPE_CHECKING:
     from streams.features import FeastFeatures
@@ -60,7 +61,7 @@ def import_pins(
     with ExitStack() as stack:
         producer = EventProducer(broker, group)
         stack.callback(producer.close)
-        dead_before = messages_in(broker, DEAD)
+        dead_before = end_offsets(broker, DEAD)
         for batch in batches(rows):
             _send(batch, producer, features, report)
             step(len(batch))
@@ -68,7 +69,7 @@ def import_pins(
         if wait:
             _drain(broker, group, stack)
             report.waited = True
-            report.dead_letters = messages_in(broker, DEAD) - dead_before
+            report.dead_letters = letters_since(broker, dead_before)
     return report
 
 

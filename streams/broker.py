@@ -8,7 +8,7 @@ Real deployments name a Kafka in EVERPIN_KAFKA; nothing else changes.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -17,7 +17,7 @@ from typing import Any
 from confluent_kafka import Producer
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
 
 from pins.errors import Unavailable
 from pins.events import PinEvent, encode
@@ -28,6 +28,8 @@ EMBEDDED_SCHEME = "embedded://"
 EMBEDDED_OUTSTANDING = 400
 EMBEDDED_OUTSTANDING_BYTES = 3 << 20
 """Events and bytes that may be unprocessed on the embedded broker: well under its 5 MiB even if all fell into one partition."""
+READ_PATIENCE_S = 30.0
+"""How long a reader waits for the next records of a topic before it says that Kafka does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,17 @@ class Offsets:
         self._consumer.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Post:
+    """One message to be sent. Without a partition, the key chooses it."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Mapping[str, bytes]
+    partition: int | None = None
+
+
 class EventProducer:
     """Sends pin events, keyed by pin id. `outstanding` bounds what an embedded broker holds unprocessed."""
 
@@ -126,6 +139,7 @@ class EventProducer:
         self._producer = _reached(broker, lambda: KafkaProducer(**broker.options(), acks="all", linger_ms=2, max_request_size=2 << 20))
         self._offsets = Offsets(broker, group) if broker.embedded else None
         self._unchecked = self._unchecked_bytes = 0
+        self._refused: list[Exception] = []
 
     def send(self, event: PinEvent) -> None:
         """Queue one event; waits while an embedded broker holds too much. Raises Unavailable."""
@@ -133,20 +147,35 @@ class EventProducer:
 
     def send_raw(self, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes] = MappingProxyType({})) -> None:
         """Queue any bytes: a Kafka tombstone, a dead letter's replay, or what a producer with a defect would send."""
-        size = len(value or b"")
-        self._pace(size)
-        _reached(self._broker, lambda: self._producer.send(UPDATES, key=key, value=value, headers=list(headers.items())))
-        self._unchecked, self._unchecked_bytes = self._unchecked + 1, self._unchecked_bytes + size
+        self._queue(Post(UPDATES, key, value, headers)).add_errback(self._refused.append)
+
+    def deliver(self, posts: Iterable[Post], timeout_s: float = 30) -> list[str]:
+        """Send these and wait for the broker's answer to each: empty, or why it refused that one. Raises Unavailable."""
+        sent = [self._queue(post) for post in posts]
+        _reached(self._broker, lambda: self._producer.flush(timeout_s))
+        return [_refusal(self._broker, future) for future in sent]
 
     def flush(self, timeout_s: float = 30) -> None:
-        """Wait until everything queued is acknowledged. Raises Unavailable."""
+        """Wait until everything queued is acknowledged. Raises Unavailable, also when the broker refused any of it."""
         _reached(self._broker, lambda: self._producer.flush(timeout_s))
+        if self._refused:
+            refused, self._refused = self._refused, []
+            raise Unavailable(f"Kafka at {self._broker.address} did not take {len(refused)} messages, the first because: {refused[0]}; send them again")
 
     def close(self) -> None:
         self.flush()
         self._producer.close()
         if self._offsets:
             self._offsets.close()
+
+    def _queue(self, post: Post) -> Any:
+        """Hand one message to Kafka's client; returns the future of its acknowledgement."""
+        size = len(post.value or b"")
+        if post.topic == UPDATES:  # the worker's lag says nothing of the other topics
+            self._pace(size)
+            self._unchecked, self._unchecked_bytes = self._unchecked + 1, self._unchecked_bytes + size
+        headers = list(post.headers.items())
+        return _reached(self._broker, lambda: self._producer.send(post.topic, post.value, post.key, headers, post.partition))
 
     def _pace(self, size: int) -> None:
         if self._offsets is None:
@@ -172,28 +201,73 @@ def wait_for_lag(offsets: Offsets, at_most: int, timeout_s: float = 600.0, poll_
         time.sleep(poll_s)
 
 
-def messages_in(broker: Broker, topic: str) -> int:
-    """Messages a topic holds now. Raises Unavailable."""
+def start_offsets(broker: Broker, topic: str) -> dict[int, int]:
+    """Where each partition of a topic begins now: what lay before it can no longer be read. Raises Unavailable."""
+    return {partition: start for partition, (start, _) in _bounds(broker, topic).items()}
+
+
+def end_offsets(broker: Broker, topic: str) -> dict[int, int]:
+    """Where each partition of a topic ends now: what is written later has that offset or a greater one. Raises Unavailable."""
+    return {partition: end for partition, (_, end) in _bounds(broker, topic).items()}
+
+
+def _bounds(broker: Broker, topic: str) -> dict[int, tuple[int, int]]:
     offsets = Offsets(broker, "everpin-count")
     try:
-        return sum(lag.messages for lag in offsets.lag((topic,)))  # of a group that never commits: all that is still kept
+        # Of a group that never commits, what counts as committed is the beginning.
+        return {lag.partition: (lag.committed or 0, lag.end) for lag in offsets.lag((topic,))}
     finally:
         offsets.close()
 
 
-def read_topic(broker: Broker, topic: str) -> Iterator[Any]:
-    """Every record of a topic up to its end now, without a group. Raises Unavailable."""
-    consumer = _reached(broker, lambda: KafkaConsumer(**broker.options(), enable_auto_commit=False, consumer_timeout_ms=5000))
+def read_topic(broker: Broker, topic: str, start: Mapping[int, int] = MappingProxyType({})) -> Iterator[Any]:
+    """Every record of a topic from its beginning, or per partition from `start`, up to its end now; without a group.
+
+    Records come in order within a partition. What is removed from the front meanwhile is left out. Raises Unavailable.
+    """
+    options = broker.options() | {"enable_auto_commit": False, "auto_offset_reset": "earliest"}
+    consumer = _reached(broker, lambda: KafkaConsumer(**options))
     try:
         partitions = [TopicPartition(topic, number) for number in sorted(_reached(broker, lambda: consumer.partitions_for_topic(topic)) or ())]
-        ends: Mapping[TopicPartition, int] = _reached(broker, lambda: consumer.end_offsets(partitions))
+        ends: Mapping[TopicPartition, int] = _reached(broker, lambda: consumer.end_offsets(partitions)) if partitions else {}
+        starts: Mapping[TopicPartition, int] = _reached(broker, lambda: consumer.beginning_offsets(partitions)) if partitions else {}
         consumer.assign(partitions)
-        consumer.seek_to_beginning(*partitions)
-        while any(consumer.position(tp) < ends[tp] for tp in partitions):
-            for tp, records in consumer.poll(timeout_ms=500).items():
+        for tp in partitions:
+            consumer.seek(tp, max(starts[tp], start.get(tp.partition, 0)))
+        deadline = time.monotonic() + READ_PATIENCE_S
+        while any((consumer.position(tp, timeout_ms=1000) or 0) < ends[tp] for tp in partitions):
+            if time.monotonic() > deadline:
+                raise Unavailable(f"Kafka at {broker.address} gave no record of {topic} for {READ_PATIENCE_S:.0f} s; check the broker")
+            for tp, records in _reached(broker, lambda: consumer.poll(timeout_ms=500)).items():
                 yield from (record for record in records if record.offset < ends[tp])
+                deadline = time.monotonic() + READ_PATIENCE_S
     finally:
         consumer.close()
+
+
+def delete_before(broker: Broker, topic: str, offsets: Mapping[int, int]) -> None:
+    """Make the records before an offset per partition unreadable, for good. Real Kafka only: the embedded broker cannot. Raises Unavailable."""
+    wanted = {TopicPartition(topic, partition): offset for partition, offset in offsets.items()}
+
+    def act() -> None:
+        admin = KafkaAdminClient(**broker.options(), request_timeout_ms=10_000)
+        try:
+            admin.delete_records(wanted)
+        finally:
+            admin.close()
+
+    _reached(broker, act)
+
+
+def _refusal(broker: Broker, future: Any) -> str:
+    """Why the broker refused one message; empty where it took it. Raises Unavailable where it did not answer."""
+    try:
+        future.get(timeout=1)  # done already: the producer was flushed
+    except KafkaTimeoutError as error:
+        raise Unavailable(f"Kafka at {broker.address} does not answer: {error}; check EVERPIN_KAFKA and the broker") from error
+    except KafkaError as error:
+        return str(error) or type(error).__name__
+    return ""
 
 
 def _reached(broker: Broker, act: Any) -> Any:
