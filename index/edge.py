@@ -2,27 +2,27 @@
 
 One process owns a shard. Search is exact (no HNSW is built: building one would hold Python's global lock for seconds), so its
 time grows with the number of pins; beyond some 100,000 use a server. The write-ahead log survives a kill; `flush` also a power failure.
+The folder on disk, and how a sweep rewrites it: `index.shard`.
 """
 
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
-import numpy as np
 import qdrant_edge as edge
 
 from index import points
+from index.shard import copy_fresh, open_shard, swap, vector_of
 from pins.changes import IndexedPin
-from pins.errors import ArtifactError, Unavailable
+from pins.errors import Unavailable
 from pins.ports import Hit, PointWrite, Vector, Where
 
 T = TypeVar("T")
-COUNTED = ("dead", "embedded")
-"""Fields with an index of their own: without one, counting reads the payload of every pin."""
 FLUSH_EVERY = 16
 """Writes between flushes: the log grows in 32 MiB steps until one."""
 MIN_FREE_BYTES = 256 << 20
@@ -30,15 +30,16 @@ MIN_FREE_BYTES = 256 << 20
 
 
 class EdgePinIndex:
-    """One model's collection in a folder of its own. Thread-safe: every call into the engine holds the global lock."""
+    """One model's collection in a folder of its own. Thread-safe: one call into the engine at a time; all wait while a sweep rewrites."""
 
     def __init__(self, root: Path, model_id: str, dimension: int, min_free_bytes: int = MIN_FREE_BYTES) -> None:
         self.model_id, self.dimension = model_id, dimension
         self._path = root / points.collection_name(model_id)
         self._min_free = min_free_bytes
         self._unflushed = 0
+        self._lock = threading.RLock()
         self._require_space()
-        self._shard = _open(self._path, dimension)
+        self._shard = open_shard(self._path, dimension)
 
     def known(self, pin_ids: Sequence[str]) -> Mapping[str, IndexedPin]:
         return {pin_id: points.record(pin_id, stored) for pin_id, stored in self._payloads(pin_ids).items()}
@@ -63,21 +64,36 @@ class EdgePinIndex:
             query=edge.Query.Nearest(vector.tolist(), using=points.VECTOR), limit=limit, filter=_filter(where), with_payload=True, with_vector=True
         )
         found = self._call(lambda: self._shard.query(request))
-        return points.hits([(p.score, p.payload or {}, _vector(p.vector)) for p in found])
+        return points.hits([(p.score, p.payload or {}, vector_of(p.vector)) for p in found])
 
     def vectors(self, pin_ids: Sequence[str]) -> Mapping[str, Vector]:
         found = self._call(lambda: self._shard.retrieve([_uuid(pin_id) for pin_id in pin_ids], True, True))
-        vectors = {pin_id: _vector(p.vector) for pin_id, p in points.by_pin(pin_ids, found).items()}
+        vectors = {pin_id: vector_of(p.vector) for pin_id, p in points.by_pin(pin_ids, found).items()}
         return {pin_id: vector for pin_id, vector in vectors.items() if vector is not None}
 
+    def page(self, cursor: str = "", limit: int = 1000) -> tuple[Sequence[IndexedPin], str]:
+        request = edge.ScrollRequest(offset=UUID(cursor) if cursor else None, limit=limit, with_payload=True, with_vector=False)
+        found, following = self._call(lambda: self._shard.scroll(request))
+        return [points.scanned(str(p.id), p.payload or {}) for p in found], str(following or "")
+
     def scan(self, batch: int = 1000) -> Iterator[Sequence[IndexedPin]]:
-        offset = None
-        while True:
-            request = edge.ScrollRequest(offset=offset, limit=batch, with_payload=True, with_vector=False)
-            found, offset = self._call(lambda request=request: self._shard.scroll(request))  # type: ignore[misc]  # bound now
-            yield [points.record(str((p.payload or {}).get("pin_id", "")), p.payload or {}) for p in found]
-            if offset is None:
-                return
+        return points.pages(self.page, batch)
+
+    def sweep(self, before_v: int) -> Mapping[str, int]:
+        with self._lock:
+            old = (points.doomed(str(p.id), p.payload or {}, before_v) for found in self._raw_pages() for p in found)
+            if not any(old):
+                return points.swept({})
+            self._require_space(sum(file.stat().st_blocks * 512 for file in self._path.rglob("*")))
+            self.flush()
+            gone = self._call(lambda: copy_fresh(self._shard, self._path, self.dimension, lambda point, stored: points.doomed(point, stored, before_v)))
+            self._shard.close()
+            self._shard = None
+            try:
+                self._call(lambda: swap(self._path))
+            finally:
+                self._shard = open_shard(self._path, self.dimension)
+            return points.swept(gone)
 
     def counts(self) -> Mapping[str, int]:
         def count(**fields: int) -> int:
@@ -87,59 +103,46 @@ class EdgePinIndex:
         return {"live": count(dead=0, embedded=1), "textless": count(dead=0, embedded=0), "dead": count(dead=1)}
 
     def flush(self) -> None:
-        self._call(self._shard.flush)
+        self._call(lambda: self._shard.flush())  # noqa: PLW0108  the shard is looked up under the lock: a sweep replaces it
         self._unflushed = 0
 
     def close(self) -> None:
         """Flush and release the shard's lock; closing twice is harmless."""
-        if self._shard is not None:
-            self.flush()
-            self._shard.close()
-            self._shard = None
+        with self._lock:
+            if self._shard is not None:
+                self.flush()
+                self._shard.close()
+                self._shard = None
 
     def _payloads(self, pin_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         found = self._call(lambda: self._shard.retrieve([_uuid(pin_id) for pin_id in pin_ids], True, False))
         return {pin_id: dict(p.payload or {}) for pin_id, p in points.by_pin(pin_ids, found).items()}
 
+    def _raw_pages(self) -> Iterator[Sequence[Any]]:
+        offset = None
+        while True:
+            request = edge.ScrollRequest(offset=offset, limit=1000, with_payload=True, with_vector=False)
+            found, offset = self._call(lambda request=request: self._shard.scroll(request))  # type: ignore[misc]  # bound now
+            yield found
+            if offset is None:
+                return
+
     def _call(self, act: Callable[[], T]) -> T:
         try:
-            return act()
+            with self._lock:
+                return act()
         except Exception as error:  # the engine raises bare Exceptions
             raise Unavailable(f"the embedded index at {self._path} failed: {error}") from error
 
-    def _require_space(self) -> None:
+    def _require_space(self, more: int = 0) -> None:
+        needed = self._min_free + more
         parent = next(folder for folder in (self._path, *self._path.parents) if folder.exists())
         free = shutil.disk_usage(parent).free
-        if free < self._min_free:
+        if free < needed:
             raise Unavailable(
-                f"the disk under {self._path} has {free >> 20} MiB free, {self._min_free >> 20} MiB are needed to write safely; "
+                f"the disk under {self._path} has {free >> 20} MiB free, {needed >> 20} MiB are needed to write safely; "
                 "free some space (nothing was lost), or move EVERPIN_HOME"
             )
-
-
-def _open(path: Path, dimension: int) -> Any:
-    wanted = edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Cosine)
-    try:
-        if (path / "segments").exists():
-            shard = edge.EdgeShard.load(str(path))
-        else:
-            path.mkdir(parents=True, exist_ok=True)
-            shard = edge.EdgeShard.create(str(path), edge.EdgeConfig(vectors={points.VECTOR: wanted}))
-            for field in COUNTED:
-                shard.update(edge.UpdateOperation.create_field_index(field, edge.PayloadSchemaType.Integer))
-            return shard
-    except Exception as error:  # the engine raises bare Exceptions
-        raise Unavailable(f"cannot open the embedded index at {path}: {error}; is another process using it? See `everpin status`") from error
-    _require_dimension(shard, path, dimension)
-    return shard
-
-
-def _require_dimension(shard: Any, path: Path, dimension: int) -> None:
-    found, _ = shard.scroll(edge.ScrollRequest(limit=1, with_payload=False, with_vector=True, filter=edge.Filter(must=[_is("embedded", 1)])))
-    vector = _vector(found[0].vector) if found else None
-    if vector is not None and len(vector) != dimension:
-        shard.close()
-        raise ArtifactError(f"the index at {path} holds vectors of {len(vector)} dimensions, the model makes {dimension}; publish it under a new model_id")
 
 
 def _point(write: PointWrite, kept: Vector | None, mark: str) -> Any:
@@ -175,8 +178,3 @@ def _filter(where: Where) -> Any:
 
 def _uuid(pin_id: str) -> Any:
     return UUID(points.point_id(pin_id))
-
-
-def _vector(stored: Any) -> Vector | None:
-    values = stored.get(points.VECTOR) if isinstance(stored, dict) else None
-    return None if values is None else np.asarray(values, np.float32)

@@ -1,7 +1,8 @@
 """Reading an embedded index that another process owns: that process's routes, and the client that uses them.
 
 The embedded engine has one owner. Everybody else on this machine reads through it over loopback HTTP; writes go through
-events, as everywhere. A vector travels as base64 of little-endian float32.
+events, as everywhere. The sweep of old tombstones is the one order it takes: only an owner can rewrite its folder. A vector travels
+as base64 of little-endian float32.
 """
 
 from __future__ import annotations
@@ -9,20 +10,23 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from itertools import islice
 from typing import Any
 
 import httpx
 import numpy as np
 from fastapi import APIRouter, Body
 
+from index.points import pages
 from pins.changes import IndexedPin
 from pins.errors import ArtifactError, Unavailable
 from pins.ports import Hit, PinIndex, PointWrite, Vector, Where
 
+SWEEP_TIMEOUT_S = 1800.0
+"""A sweep rewrites the owner's whole folder, some 20,000 points a second, before it answers."""
+
 
 def routes(index: PinIndex) -> APIRouter:
-    """The owner's side: read operations on its index, under `/index`."""
+    """The owner's side: reads of its index, and the sweep that only the owner can make, under `/index`."""
     router = APIRouter(prefix="/index")
 
     @router.get("/counts")
@@ -43,15 +47,19 @@ def routes(index: PinIndex) -> APIRouter:
         return [asdict(hit) | {"vector": None if hit.vector is None else _pack(hit.vector)} for hit in found]
 
     @router.get("/scan")
-    def scan(offset: int, limit: int) -> list[dict[str, Any]]:
-        records = (pin for batch in index.scan() for pin in batch)
-        return [asdict(pin) for pin in islice(records, offset, offset + limit)]
+    def scan(cursor: str, limit: int) -> dict[str, Any]:
+        records, following = index.page(cursor, limit)
+        return {"records": [asdict(pin) for pin in records], "cursor": following}
+
+    @router.post("/sweep")
+    def sweep(before_v: int = Body(embed=True)) -> dict[str, int]:
+        return dict(index.sweep(before_v))
 
     return router
 
 
 class LoopbackPinIndex:
-    """The reader's side: a PinIndex that reads through the owner and refuses to write."""
+    """The reader's side: a PinIndex that reads through the owner, asks it to sweep, and refuses to write."""
 
     def __init__(self, client: httpx.Client, model_id: str) -> None:
         self._client, self.model_id = client, model_id
@@ -73,11 +81,16 @@ class LoopbackPinIndex:
     def vectors(self, pin_ids: Sequence[str]) -> Mapping[str, Vector]:
         return {pin_id: _unpack(packed) for pin_id, packed in self._post("/index/vectors", pin_ids=list(pin_ids)).items()}
 
+    def page(self, cursor: str = "", limit: int = 1000) -> tuple[Sequence[IndexedPin], str]:
+        body = self._get("/index/scan", cursor=cursor, limit=limit)
+        return [IndexedPin(**pin) for pin in body["records"]], body["cursor"]
+
     def scan(self, batch: int = 1000) -> Iterator[Sequence[IndexedPin]]:
-        offset = 0
-        while found := self._get("/index/scan", offset=offset, limit=batch):
-            yield [IndexedPin(**body) for body in found]
-            offset += len(found)
+        return pages(self.page, batch)
+
+    def sweep(self, before_v: int) -> Mapping[str, int]:
+        gone: dict[str, int] = self._answer("POST", "/index/sweep", json={"before_v": before_v}, timeout=SWEEP_TIMEOUT_S)
+        return gone
 
     def counts(self) -> Mapping[str, int]:
         counts: dict[str, int] = self._get("/index/counts")["counts"]

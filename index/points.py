@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -78,10 +78,43 @@ def equalities(where: Where) -> list[tuple[str, str]]:
     return [(key, value) for key, value in pairs if value is not None]
 
 
+def pages(page: Callable[[str, int], tuple[Sequence[IndexedPin], str]], batch: int) -> Iterator[Sequence[IndexedPin]]:
+    """All pages of a collection, one after another."""
+    cursor = ""
+    while True:
+        found, cursor = page(cursor, batch)
+        yield found
+        if not cursor:
+            return
+
+
+def scanned(point: str, stored: Mapping[str, Any]) -> IndexedPin:
+    """The record of a point that was not asked for by pin; its pin id is empty where the payload does not name the point's pin."""
+    return record(_named(point, stored), stored)
+
+
+def doomed(point: str, stored: Mapping[str, Any], before_v: int) -> str:
+    """Why a sweep removes this point: `dead` for a tombstone older than `before_v`, `nameless` for a point of no pin; else empty."""
+    if not _named(point, stored):
+        return "nameless"
+    found = record(str(stored["pin_id"]), stored)
+    return "dead" if found.dead and found.v < before_v else ""
+
+
+def swept(gone: Mapping[str, int]) -> dict[str, int]:
+    """The answer of a sweep: how many points went, by reason."""
+    return {why: gone.get(why, 0) for why in ("dead", "nameless")}
+
+
+def _named(point: str, stored: Mapping[str, Any]) -> str:
+    pin_id = stored.get("pin_id")
+    return pin_id if isinstance(pin_id, str) and point_id(pin_id) == point else ""
+
+
 def record(pin_id: str, stored: Mapping[str, Any]) -> IndexedPin:
-    """Read a record back. A damaged payload reads as version 0 of no model, which the next event embeds anew."""
+    """Read a record back. A damaged payload reads as one of no model, which the next event embeds anew; without a version, as version 0."""
     v = stored.get("v")
-    intact = isinstance(v, int) and isinstance(stored.get("fields"), dict)
+    intact = isinstance(v, int) and isinstance(stored.get("fields"), dict) and stored.get("pin_id", "") == pin_id
     return IndexedPin(
         pin_id=pin_id,
         v=v if isinstance(v, int) and v > 0 else 0,

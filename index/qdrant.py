@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -71,13 +72,27 @@ class QdrantPinIndex:
         vectors = {pin_id: _vector(p.vector) for pin_id, p in points.by_pin(pin_ids, found).items()}
         return {pin_id: vector for pin_id, vector in vectors.items() if vector is not None}
 
+    def page(self, cursor: str = "", limit: int = 1000) -> tuple[Sequence[IndexedPin], str]:
+        found, following = self._scroll(cursor, limit)
+        return [points.scanned(str(p.id), _payload(p)) for p in found], following
+
     def scan(self, batch: int = 1000) -> Iterator[Sequence[IndexedPin]]:
-        offset: Any = None
+        return points.pages(self.page, batch)
+
+    def sweep(self, before_v: int) -> Mapping[str, int]:
+        gone: Counter[str] = Counter()
+        cursor = ""
         while True:
-            found, offset = self._call(lambda start=offset: self._client.scroll(self._name, limit=batch, offset=start, with_payload=True))  # type: ignore[misc]
-            yield [points.record(str(_payload(p).get("pin_id", "")), _payload(p)) for p in found]
-            if offset is None:
-                return
+            found, cursor = self._scroll(cursor, 1000)
+            verdicts = {str(p.id): points.doomed(str(p.id), _payload(p), before_v) for p in found}
+            doomed = [p for p in found if verdicts[str(p.id)]]
+            if doomed:
+                as_read = models.Filter(should=[_unchanged(str(p.id), points.record("", _payload(p)).v) for p in doomed])
+                self._call(lambda: self._client.delete(self._name, models.FilterSelector(filter=as_read), wait=True))  # noqa: B023  called now
+                left = {str(p.id) for p in self._call(lambda: self._client.retrieve(self._name, [p.id for p in doomed], with_payload=False))}  # noqa: B023
+                gone.update(verdicts[str(p.id)] for p in doomed if str(p.id) not in left)
+            if not cursor:
+                return points.swept(gone)
 
     def counts(self) -> Mapping[str, int]:
         def count(**fields: int) -> int:
@@ -112,6 +127,10 @@ class QdrantPinIndex:
             for field, schema in INDEXED.items():
                 self._client.create_payload_index(self._name, field, models.PayloadSchemaType(schema))
 
+    def _scroll(self, cursor: str, limit: int) -> tuple[list[Any], str]:
+        found, following = self._call(lambda: self._client.scroll(self._name, limit=limit, offset=cursor or None, with_payload=True))
+        return found, str(following or "")
+
     def _retrieve(self, pin_ids: Sequence[str], *, with_vectors: bool) -> list[Any]:
         ids = [points.point_id(pin_id) for pin_id in pin_ids]
         return self._call(lambda: self._client.retrieve(self._name, ids, with_payload=True, with_vectors=with_vectors)) if ids else []
@@ -141,14 +160,15 @@ def _point(write: PointWrite, kept: Vector | None, mark: str) -> models.PointStr
 def _unchanged_since_read(writes: Sequence[PointWrite]) -> models.Filter:
     """Matches exactly the stored points that are still the ones each write was decided on; new ids are always inserted."""
     clauses: list[Any] = [models.FieldCondition(key="v", range=models.Range(lt=0))]  # matches nothing, so the filter is never empty
-    for write in writes:
-        mine = models.HasIdCondition(has_id=[points.point_id(write.record.pin_id)])
-        if write.expected_v:
-            still = models.Range(gte=write.expected_v, lte=write.expected_v)
-            clauses.append(models.Filter(must=[mine, models.FieldCondition(key="v", range=still)]))
-        elif write.expected_v == 0:  # a damaged record without a version
-            clauses.append(models.Filter(must=[mine], must_not=[models.FieldCondition(key="v", range=models.Range(gte=1))]))
+    clauses += [_unchanged(points.point_id(write.record.pin_id), write.expected_v) for write in writes if write.expected_v is not None]
     return models.Filter(should=clauses)
+
+
+def _unchanged(point: str, v: int) -> models.Filter:
+    mine = models.HasIdCondition(has_id=[point])
+    if v:
+        return models.Filter(must=[mine, models.FieldCondition(key="v", range=models.Range(gte=v, lte=v))])
+    return models.Filter(must=[mine], must_not=[models.FieldCondition(key="v", range=models.Range(gte=1))])  # a damaged record without a version
 
 
 def _is(key: str, value: str | int) -> models.FieldCondition:

@@ -64,6 +64,12 @@ class FeatureSource(Protocol):
     def of(self, pin_ids: Sequence[str]) -> Mapping[str, PinFeatures]:
         """The features of each pin now; a pin with no row in any view is absent."""
 
+    def pin_ids(self, batch: int = 1000, view: str = "") -> Iterator[Sequence[str]]:
+        """Every pin with a row in any view, or in this one, in batches and bounded memory. A store may repeat a pin."""
+
+    def scrub(self) -> bool:
+        """Remove overwritten rows from the store's own files; False when another process kept it from doing so."""
+
     def history(self, user_id: str) -> Sequence[UserAction]:
         """A user's actions, oldest first; empty for an unknown user."""
 
@@ -97,7 +103,13 @@ class PinIndex(Protocol):
         """Vectors of live pins; a pin without one is absent."""
 
     def scan(self, batch: int = 1000) -> Iterator[Sequence[IndexedPin]]:
-        """Every record, tombstones included, in batches."""
+        """Every record, tombstones included, in batches. A point that names no pin, or another than its own, has an empty pin id."""
+
+    def page(self, cursor: str = "", limit: int = 1000) -> tuple[Sequence[IndexedPin], str]:
+        """One batch of a scan, and the cursor of the next one: opaque, empty at the start and after the end."""
+
+    def sweep(self, before_v: int) -> Mapping[str, int]:
+        """Remove for good the `dead` tombstones of a version below `before_v` and the `nameless` points; how many of each went."""
 
     def counts(self) -> Mapping[str, int]:
         """Number of `live` pins with a vector, `textless` pins and `dead` tombstones."""

@@ -11,7 +11,7 @@ import gc
 import shutil
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +26,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feature_repo import definitions
 from pins.errors import Unavailable
 from pins.features import USER_COLUMNS, USER_VIEW, VIEWS, Column, FeatureRow, PinFeatures, UserAction, pin_features
+from streams.online_store import OrderedRedisOnlineStore, OrderedSqliteOnlineStore
 
 T = TypeVar("T")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -66,6 +67,15 @@ class FeastFeatures:
                 found[pin_id] = pin_features(pin_id, {name: columns[name][row] for name in self._pin_columns}, as_of)
         return found
 
+    def pin_ids(self, batch: int = 1000, view: str = "") -> Iterator[Sequence[str]]:
+        views = [self._views[name] for name in ([view] if view else VIEWS)]
+        pages = self._call(lambda: self._ordered_store().entities(self._store.config, views, batch))
+        while (page := self._call(lambda: next(pages, None))) is not None:
+            yield page
+
+    def scrub(self) -> bool:
+        return self._call(lambda: self._ordered_store().scrub(self._store.config))
+
     def history(self, user_id: str) -> Sequence[UserAction]:
         columns, times = self._read([f"{USER_VIEW}:{name}" for name in USER_COLUMNS], "user_id", [user_id])
         if not times["pin_ids"][0]:
@@ -82,6 +92,12 @@ class FeastFeatures:
 
     def _provider(self) -> Any:
         return self._store._get_provider()
+
+    def _ordered_store(self) -> OrderedSqliteOnlineStore | OrderedRedisOnlineStore:
+        store = self._provider().online_store
+        if not isinstance(store, (OrderedSqliteOnlineStore, OrderedRedisOnlineStore)):
+            raise Unavailable(f"{self._where} is a {type(store).__name__}, which cannot list its pins; use a store of streams.online_store")
+        return store
 
     def _read(self, features: Any, join_key: str, keys: list[str]) -> tuple[dict[str, list[Any]], dict[str, list[int]]]:
         """Values and event times (epoch microseconds, 0 where there is no row) by column, in the order of the keys."""

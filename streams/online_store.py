@@ -8,13 +8,14 @@ equal event times: the later write wins.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from feast import Entity, FeatureView, RepoConfig
-from feast.infra.key_encoding_utils import serialize_entity_key
+from feast.infra.key_encoding_utils import deserialize_entity_key, serialize_entity_key, serialize_entity_key_prefix
 from feast.infra.online_stores.helpers import _mmh3, _redis_key
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
 from feast.infra.online_stores.sqlite import SqliteOnlineStore, SqliteOnlineStoreConfig, _quote_id, _table_id
@@ -26,6 +27,8 @@ Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 KEYS_PER_READ = 30_000
 """SQLite binds at most 32,766 variables in one statement."""
+SCRUB_PATIENCE_S = 10.0
+"""How long a scrub tries to empty SQLite's log while other processes are in the middle of a read or a write."""
 
 
 def microseconds(time: datetime) -> int:
@@ -50,6 +53,7 @@ class OrderedSqliteOnlineStore(SqliteOnlineStore):
             self._conn = sqlite3.connect(path, timeout=30, check_same_thread=False)
             self._conn.execute("PRAGMA journal_mode=WAL")
             self._conn.execute("PRAGMA synchronous=NORMAL")
+            self._conn.execute("PRAGMA secure_delete=ON")  # what a row replaces is overwritten with zeros, not only unlinked
         connection: sqlite3.Connection = self._conn
         return connection
 
@@ -101,6 +105,42 @@ class OrderedSqliteOnlineStore(SqliteOnlineStore):
                 found[key] = EPOCH + timedelta(microseconds=event_us), dict(Map.FromString(vals).val)
         return [found.get(key, (None, None)) for key in keys]
 
+    def entities(self, config: RepoConfig, views: Sequence[FeatureView], batch: int) -> Iterator[list[str]]:
+        """Every entity with a row in any of these views, each once, in the order of the keys; `batch` of them in memory."""
+        after = b""
+        page = f"SELECT * FROM (SELECT entity_key FROM {{}} WHERE entity_key > :after ORDER BY entity_key LIMIT {batch})"
+        union = " UNION ".join(page.format(_table(config, view)) for view in views)
+        while True:
+            keys = [key for (key,) in self._get_conn(config).execute(f"{union} ORDER BY entity_key LIMIT {batch}", {"after": after})]
+            if not keys:
+                return
+            yield [_entity(key) for key in keys]
+            after = keys[-1]
+
+    def scrub(self, config: RepoConfig) -> bool:
+        """Rewrite the file from its rows and empty the log, so that no overwritten row stays. False: another process held the store.
+
+        secure_delete alone leaves copies behind where pages were split and merged (measured: 2 of 800 texts). The rewrite
+        needs the file's size again on the disk, and writers wait meanwhile.
+        """
+        connection, deadline = self._get_conn(config), time.monotonic() + SCRUB_PATIENCE_S
+        try:
+            connection.execute("VACUUM")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise
+            return False
+        while True:
+            busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if not busy or time.monotonic() > deadline:
+                return not busy
+            time.sleep(0.05)
+
+
+def _entity(key: bytes) -> str:
+    value: str = deserialize_entity_key(key, entity_key_serialization_version=3).entity_values[0].string_val
+    return value
+
 
 def _table(config: RepoConfig, view: FeatureView) -> str:
     name: str = _quote_id(_table_id(config.project, view, False))
@@ -140,3 +180,22 @@ class OrderedRedisOnlineStore(RedisOnlineStore):
             pipe.execute()
         if progress:
             progress(len(data))
+
+    def entities(self, config: RepoConfig, views: Sequence[FeatureView], batch: int) -> Iterator[list[str]]:
+        """Every entity with a row in any of these views. SCAN sees all that are there throughout, and may show one twice."""
+        client, project = self._get_client(config.online_store), config.project.encode()
+        pattern = serialize_entity_key_prefix(views[0].join_keys) + b"*" + project
+        cursor = 0
+        while True:
+            cursor, keys = client.scan(cursor, match=pattern, count=batch)
+            with client.pipeline(transaction=False) as pipe:
+                for key in keys:
+                    pipe.hmget(key, [f"_ts:{view.name}" for view in views])
+                stamps = pipe.execute()
+            yield [_entity(key.removesuffix(project)) for key, of_views in zip(keys, stamps, strict=True) if any(of_views)]
+            if not cursor:
+                return
+
+    def scrub(self, config: RepoConfig) -> bool:
+        """Nothing to do: memory is overwritten at once. What Redis itself saves to disk follows its own schedule."""
+        return True

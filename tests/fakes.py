@@ -9,7 +9,7 @@ import numpy as np
 
 from pins.changes import IndexedPin
 from pins.errors import Unembeddable
-from pins.features import FeatureRow, PinFeatures, UserAction, pin_features
+from pins.features import USER_VIEW, FeatureRow, PinFeatures, UserAction, pin_features
 from pins.ports import Hit, PointWrite, Vector, Where
 from pins.relevance import OrdinalHead
 
@@ -35,6 +35,14 @@ class FakeFeatures:
                 values = {name: value for row in rows for name, value in row.values.items()}
                 found[pin_id] = pin_features(pin_id, values, {row.view: row.event_time_us for row in rows})
         return found
+
+    def pin_ids(self, batch: int = 1000, view: str = "") -> Iterator[Sequence[str]]:
+        found = sorted({row.key for row in self.rows.values() if row.view != USER_VIEW and view in ("", row.view)})
+        for start in range(0, len(found), batch):
+            yield found[start : start + batch]
+
+    def scrub(self) -> bool:
+        return True
 
     def history(self, user_id: str) -> Sequence[UserAction]:
         return self.histories.get(user_id, [])
@@ -112,7 +120,22 @@ class FakeIndex:
         return {pin_id: vector for pin_id in pin_ids if pin_id in self.points and (vector := self.points[pin_id][1]) is not None}
 
     def scan(self, batch: int = 1000) -> Iterator[Sequence[IndexedPin]]:
-        yield [record for record, _ in self.points.values()]
+        cursor = ""
+        while True:
+            found, cursor = self.page(cursor, batch)
+            yield found
+            if not cursor:
+                return
+
+    def page(self, cursor: str = "", limit: int = 1000) -> tuple[Sequence[IndexedPin], str]:
+        ids = sorted(pin_id for pin_id in self.points if pin_id >= cursor)
+        return [self.points[pin_id][0] for pin_id in ids[:limit]], ids[limit] if len(ids) > limit else ""
+
+    def sweep(self, before_v: int) -> Mapping[str, int]:
+        old = [pin_id for pin_id, (record, _) in self.points.items() if record.dead and record.v < before_v]
+        for pin_id in old:
+            del self.points[pin_id]
+        return {"dead": len(old), "nameless": 0}
 
     def counts(self) -> Mapping[str, int]:
         records = [record for record, _ in self.points.values()]

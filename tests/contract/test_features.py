@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -107,6 +109,51 @@ def test_a_history_reads_back_in_order(features: FeatureSource, request: pytest.
     features.write([FeatureRow("user_history", user, T0, {"pin_ids": ["p1", "p2"], "actions": ["save", "click"], "action_times_us": [T0, T0 + 1]})])
     assert features.history(user) == [UserAction("p1", "save", T0), UserAction("p2", "click", T0 + 1)]
     assert features.history(unique(request, "nobody")) == []
+
+
+def test_every_pin_is_listed_in_bounded_batches(features: FeatureSource, request: pytest.FixtureRequest) -> None:
+    ids = [unique(request, f"{n}é") for n in range(57)]
+    features.write([content(pin_id, "x") for pin_id in ids[:40]] + [caption(pin_id, "y") for pin_id in ids[20:]])
+    features.write([FeatureRow("pin_status", ids[7], T0, {"deleted": 1}), FeatureRow("pin_status", ids[50], T0, {"deleted": 0})])
+    features.write([FeatureRow("user_history", unique(request, "u"), T0, {"pin_ids": [], "actions": [], "action_times_us": []})])
+
+    def listed(view: str = "") -> list[str]:
+        pages = [list(page) for page in features.pin_ids(10, view)]
+        assert max(map(len, pages)) <= 20  # Redis may give some more than asked for
+        return [pin_id for page in pages for pin_id in page if pin_id.startswith(request.node.name)]
+
+    assert sorted(set(listed())) == sorted(ids)
+    assert sorted(set(listed("pin_status"))) == sorted([ids[7], ids[50]])
+    assert sorted(set(listed("pin_content"))) == sorted(ids[:40])
+    if "redis" not in request.node.name:
+        assert len(listed()) == len(ids)
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_overwritten_text_leaves_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: bool) -> None:
+    """Many pins in many orders, so that pages split and merge; then every text is replaced, and a scrub follows."""
+    monkeypatch.setattr("streams.online_store.SCRUB_PATIENCE_S", 0.2)
+    features, order = FeastFeatures(tmp_path), random.Random(7)
+    ids = [f"pin-{n}" for n in range(400)]
+    for words in ("wort", "zweitwort"):
+        features.write([caption(pin_id, f"quetzalcoatl {words} {'lang ' * order.choice((1, 40, 2000))}{pin_id}", T0) for pin_id in order.sample(ids, 400)])
+    assert holding(tmp_path, b"quetzalcoatl")
+    reader = sqlite3.connect(tmp_path / "online.db", isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute('SELECT count(*) FROM "everpin_pin_caption"').fetchone()
+    if not busy:
+        reader.execute("COMMIT")
+    features.write([caption(pin_id, None, T0 + 1) for pin_id in order.sample(ids, 400)])
+    assert features.scrub() is not busy
+    assert bool(holding(tmp_path, b"quetzalcoatl")) is busy
+    reader.close()
+    assert features.scrub()
+    assert not holding(tmp_path, b"quetzalcoatl")
+    features.close()
+
+
+def holding(folder: Path, needle: bytes) -> list[str]:
+    return [path.name for path in folder.rglob("*") if path.is_file() and needle in path.read_bytes()]
 
 
 RACER = """

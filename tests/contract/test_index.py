@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+import qdrant_edge as edge
 from qdrant_client import QdrantClient
 
 from index.edge import EdgePinIndex
@@ -182,6 +187,34 @@ def test_scan_passes_every_record_once(index: PinIndex) -> None:
     assert sorted(seen) == sorted(f"p{n}" for n in range(25))
 
 
+def test_a_scan_goes_on_from_its_cursor(index: PinIndex) -> None:
+    for n in range(25):
+        put(index, f"p{n}", seed=n)
+    first, cursor = index.page("", 10)
+    assert cursor
+    put(index, "p3", 2, expected=1, text="written between two pages")
+    second, cursor = index.page(cursor, 10)
+    third, cursor = index.page(cursor, 10)
+    assert cursor == ""
+    assert sorted(pin.pin_id for pin in [*first, *second, *third]) == sorted(f"p{n}" for n in range(25))
+
+
+def test_a_sweep_removes_old_tombstones_and_nothing_else(index: PinIndex) -> None:
+    for n, (v, dead) in enumerate([(10, True), (19, True), (20, True), (5, False), (30, True)]):
+        put(index, f"p{n}", v, seed=n)
+        if dead:
+            index.write([PointWrite(record(f"p{n}", v + 1, dead=True, embedded=False, text=""), v)])
+    index.write([PointWrite(record("textless", 7, embedded=False, text=""), None)])
+    assert index.sweep(21) == {"dead": 2, "nameless": 0}
+    assert index.sweep(21) == {"dead": 0, "nameless": 0}
+    assert sorted(index.known(["p0", "p1", "p2", "p3", "p4", "textless"])) == ["p2", "p3", "p4", "textless"]
+    assert index.counts() == {"live": 1, "textless": 1, "dead": 2}
+    np.testing.assert_allclose(index.vectors(["p3"])["p3"], vector(3), atol=1e-6)
+    assert put(index, "p0", 50) == {"p0"}
+    assert put(index, "p3", 51, expected=5) == {"p3"}
+    assert {hit.pin_id for hit in index.search(vector(0), 9)} == {"p0", "p3"}
+
+
 def test_histories_converge_however_they_are_batched(index: PinIndex) -> None:
     for v in range(1, 6):
         writes = [PointWrite(record(f"p{n}", v * 10 + n, text=f"{v}"), (v - 1) * 10 + n if v > 1 else None, vector(n + v)) for n in range(17)]
@@ -233,6 +266,133 @@ def test_a_damaged_payload_is_replaced_by_the_next_write(damage: dict[str, objec
     assert put(index, "p", 6, expected=0) == {"p"}
 
 
+@pytest.mark.parametrize("engine", ["edge", "memory"])
+def test_a_point_that_names_another_pin_is_of_no_model_has_no_name_and_is_swept(engine: str, tmp_path: Path) -> None:
+    client = QdrantClient(":memory:")
+    index = EdgePinIndex(tmp_path, MODEL, DIMENSION) if engine == "edge" else QdrantPinIndex(client, MODEL, DIMENSION)
+    put(index, "p", 5)
+    put(index, "q", 6)
+    if isinstance(index, EdgePinIndex):
+        index._shard.update(edge.UpdateOperation.set_payload([uuid.UUID(point_id("p"))], {"pin_id": "q"}))
+    else:
+        client.set_payload(collection_name(MODEL), {"pin_id": "q"}, [point_id("p")])
+    found = index.known(["p"])["p"]
+    assert (found.v, found.model_id) == (5, "")
+    assert sorted(pin.pin_id for pin in index.page()[0]) == ["", "q"]
+    assert index.sweep(1) == {"dead": 0, "nameless": 1}
+    assert list(index.known(["p", "q"])) == ["q"]
+    index.close()
+
+
+CRASHER = """
+import os, sys
+from pathlib import Path
+import index.shard, shutil
+from index.edge import EdgePinIndex
+step, count = sys.argv[2], 0
+def dying(name, act):
+    def acting(*arguments, **named):
+        global count
+        count += name == step.split(":")[0]
+        if f"{name}:{count}" == step:
+            os._exit(9)
+        return act(*arguments, **named)
+    return acting
+made = EdgePinIndex(Path(sys.argv[1]), "fake-v1", 8)
+index.shard.edge.UpdateOperation = dying_operations = type("Operations", (), {
+    "upsert_points": staticmethod(dying("upsert", index.shard.edge.UpdateOperation.upsert_points)),
+    "create_field_index": staticmethod(index.shard.edge.UpdateOperation.create_field_index)})
+index.shard._sync_tree = dying("sync", index.shard._sync_tree)
+index.shard._sync_folder = dying("folder", index.shard._sync_folder)
+Path.rename = dying("rename", Path.rename)
+shutil.rmtree = dying("remove", shutil.rmtree)
+index.shard.open_shard = index.edge.open_shard = dying("reopen", index.shard.open_shard)
+made.sweep(100)
+os._exit(0)
+"""
+STEPS = ["upsert:1", "upsert:3", "sync:1", "rename:1", "rename:2", "remove:1", "reopen:1", "none:0"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_crash_in_the_middle_of_a_sweep_loses_nothing(step: str, tmp_path: Path) -> None:
+    index = _many_and_a_secret(tmp_path)
+    index.close()
+    code = subprocess.run([sys.executable, "-W", "ignore", "-c", CRASHER, str(tmp_path), step], check=False, timeout=60).returncode
+    assert code == (0 if step == "none:0" else 9)
+    reopened = EdgePinIndex(tmp_path, MODEL, DIMENSION)
+    _assert_many(reopened, tmp_path)
+    assert put(reopened, "later", 7) == {"later"}
+    reopened.close()
+
+
+@pytest.mark.parametrize("broken", ["_copy_points", "_sync_tree", "_sync_folder", "swap"])
+def test_a_failing_sweep_leaves_the_index_in_use_and_whole(broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = _many_and_a_secret(tmp_path)
+
+    def fail(*_: object) -> None:
+        raise OSError("the disk is gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"index.{'edge' if broken == 'swap' else 'shard'}.{broken}", fail)
+        with pytest.raises(Unavailable, match="the disk is gone"):
+            index.sweep(100)
+    assert put(index, "later", 7) == {"later"}
+    _assert_many(index, tmp_path)
+    index.close()
+
+
+def test_others_wait_while_a_sweep_rewrites(tmp_path: Path) -> None:
+    index = _many_and_a_secret(tmp_path)
+    stop, done = threading.Event(), [0]
+
+    def work() -> None:
+        while not stop.is_set():
+            done[0] += 1
+            assert put(index, "busy", done[0] + 1, expected=done[0] if done[0] > 1 else None) == {"busy"}
+            assert index.search(vector(1), 1)[0].pin_id == "p1"
+
+    with ThreadPoolExecutor(1) as pool:
+        worker = pool.submit(work)
+        while done[0] < 3:
+            assert not worker.done(), worker.exception()
+        _assert_many(index, tmp_path)
+        before = done[0]
+        while done[0] < before + 3:
+            assert not worker.done(), worker.exception()
+        stop.set()
+        worker.result(20)
+    assert index.known(["busy"])["busy"].v == done[0] + 1
+    index.close()
+
+
+def _many_and_a_secret(folder: Path) -> EdgePinIndex:
+    index = EdgePinIndex(folder, MODEL, DIMENSION)
+    index.write([PointWrite(record(f"p{n}", 5), None, vector(n)) for n in range(1200)])
+    put(index, "secret", 5, seed=9999, text="quetzalcoatl")
+    index.write([PointWrite(record("secret", 6, dead=True, embedded=False, text=""), 5)])
+    index.flush()
+    assert _holding(folder, b"quetzalcoatl")
+    assert _holding(folder, vector(9999).tobytes())
+    return index
+
+
+def _assert_many(index: EdgePinIndex, folder: Path) -> None:
+    """Every live pin is whole, and a sweep (again, or for the first time) leaves nothing of the secret."""
+    known = index.known([f"p{n}" for n in range(1200)])
+    assert known == {f"p{n}": record(f"p{n}", 5) for n in range(1200)}
+    for n, stored in enumerate(index.vectors([f"p{n}" for n in range(1200)]).values()):
+        np.testing.assert_allclose(stored, vector(n), atol=1e-6)
+    index.sweep(100)
+    assert index.known(["secret"]) == {}
+    assert not _holding(folder, b"quetzalcoatl")
+    assert not _holding(folder, vector(9999).tobytes())
+    assert [path.name for path in folder.iterdir()] == [collection_name(MODEL)]
+
+
+def _holding(folder: Path, needle: bytes) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and needle in path.read_bytes()]
+
+
 def test_the_loopback_reads_what_the_owner_wrote(tmp_path: Path) -> None:
     owner = EdgePinIndex(tmp_path, MODEL, DIMENSION)
     put(owner, "p1", 3, seed=1, fields={"lang": "en", "category": "food"})
@@ -252,6 +412,9 @@ def _read_through(owner: EdgePinIndex, client: httpx.Client) -> None:
     mine, theirs = remote.search(vector(1), 5, Where(lang="en", without=frozenset({"p2"}))), owner.search(vector(1), 5, Where(lang="en"))
     assert [(hit.pin_id, hit.score, hit.fields) for hit in mine] == [(hit.pin_id, hit.score, hit.fields) for hit in theirs]
     assert [pin.pin_id for batch in remote.scan(1) for pin in batch] == [pin.pin_id for batch in owner.scan() for pin in batch]
+    put(owner, "p3", 5, dead=True, embedded=False)
+    assert remote.sweep(6) == {"dead": 1, "nameless": 0}
+    assert owner.known(["p3"]) == {}
     with pytest.raises(Unavailable, match="owner"):
         remote.write([PointWrite(record("p3"), None, vector(3))])
     with pytest.raises(ArtifactError, match="other-model"):

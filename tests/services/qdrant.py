@@ -85,6 +85,20 @@ def front(engine: QdrantClient) -> FastAPI:
         found, offset = engine.scroll(name, limit=body.limit or 10, offset=body.offset, with_payload=True)
         return ok({"points": [p.model_dump(mode="json") for p in found], "next_page_offset": offset})
 
+    @app.post("/collections/{name}/points/delete")
+    def delete(name: str, body: models.FilterSelector) -> dict[str, Any]:
+        engine.delete(name, points_selector=body)
+        return ok({"operation_id": 0, "status": "completed"})
+
+    @app.put("/collections/{name}/points/payload")
+    def overwrite_payload(name: str, body: models.SetPayload) -> dict[str, Any]:
+        engine.overwrite_payload(name, payload=body.payload, points=body.points)
+        return ok({"operation_id": 0, "status": "completed"})
+
+    @app.delete("/collections/{name}")
+    def drop(name: str) -> dict[str, Any]:
+        return ok(engine.delete_collection(name))
+
     @app.post("/collections/{name}/points/count")
     def count(name: str, body: models.CountRequest) -> dict[str, Any]:
         return ok({"count": engine.count(name, count_filter=body.filter).count})

@@ -1,0 +1,155 @@
+"""The folder of an embedded index: created, opened, mended after a crash, and rewritten so that nothing removed stays in its files.
+
+The engine leaves overwritten and deleted points in its segments and its write-ahead log; flush and optimize do not remove
+their bytes (measured on 0.9.0). So a sweep copies every point that stays into a fresh folder, makes that durable, and swaps:
+
+    1. NAME.fresh is filled, closed and fsynced       a crash: NAME is whole, NAME.fresh is thrown away
+    2. NAME      -> NAME.old                          a crash: NAME.fresh is whole and becomes NAME
+    3. NAME.fresh -> NAME                             a crash: NAME is whole, NAME.old is thrown away
+    4. NAME.old is deleted
+
+`mend` finishes what a crash interrupted, whichever step it was, before the folder is opened. Records and filters: `index.edge`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import qdrant_edge as edge
+
+from index import points
+from pins.errors import ArtifactError, Unavailable
+
+COUNTED = ("dead", "embedded")
+"""Fields with an index of their own: without one, counting reads the payload of every pin."""
+COPIED_AT_ONCE = 500
+"""Points per step of a rewrite: each step holds the global lock for some milliseconds."""
+FLUSHED_EVERY = 40
+"""Steps between flushes of a rewrite: the log grows in 32 MiB steps until one."""
+Verdict = Callable[[str, Mapping[str, Any]], str]
+"""Of a point's id and payload: why it goes, or an empty string."""
+
+
+def open_shard(path: Path, dimension: int) -> Any:
+    """The engine on this folder, created where there is none. Raises Unavailable, ArtifactError."""
+    try:
+        mend(path)
+        shard = edge.EdgeShard.load(str(path)) if (path / "segments").exists() else _create(path, dimension)
+    except Exception as error:  # the engine raises bare Exceptions
+        raise Unavailable(f"cannot open the embedded index at {path}: {error}; is another process using it? See `everpin status`") from error
+    _require_dimension(shard, path, dimension)
+    return shard
+
+
+def vector_of(stored: Any) -> Any:
+    """The vector of a stored point as float32, or None."""
+    values = stored.get(points.VECTOR) if isinstance(stored, dict) else None
+    return None if values is None else np.asarray(values, np.float32)
+
+
+def mend(path: Path) -> None:
+    """Finish a swap that a crash interrupted: afterwards `path` is whole and its siblings are gone."""
+    fresh, old = _fresh(path), _old(path)
+    if not (path / "segments").exists() and (old / "segments").exists():
+        whole = fresh if (fresh / "segments").exists() else old  # the fresh folder was durable before the old one was moved
+        whole.rename(path)
+        _sync_folder(path.parent)
+    for leftover in (fresh, old):
+        if leftover.exists():
+            shutil.rmtree(leftover)
+
+
+def copy_fresh(source: Any, path: Path, dimension: int, verdict: Verdict) -> Mapping[str, int]:
+    """Step 1: every point but those with a verdict, durable in a fresh folder. Returns the number that go, by verdict."""
+    fresh = _fresh(path)
+    gone: Counter[str] = Counter()
+    try:
+        target = _create(fresh, dimension)
+        try:
+            _copy_points(source, target, verdict, gone)
+            target.flush()
+        finally:
+            target.close()
+        _sync_tree(fresh)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    return gone
+
+
+def swap(path: Path) -> None:
+    """Steps 2 to 4. Both folders must be closed."""
+    path.rename(_old(path))
+    _sync_folder(path.parent)
+    _fresh(path).rename(path)
+    _sync_folder(path.parent)
+    shutil.rmtree(_old(path))
+
+
+def _copy_points(source: Any, target: Any, verdict: Verdict, gone: Counter[str]) -> None:
+    offset, steps = None, 0
+    while True:
+        found, offset = source.scroll(edge.ScrollRequest(offset=offset, limit=COPIED_AT_ONCE, with_payload=True, with_vector=True))
+        kept = []
+        for point in found:
+            if why := verdict(str(point.id), point.payload or {}):
+                gone[why] += 1
+            else:
+                kept.append(edge.Point(id=point.id, vector=point.vector or {}, payload=point.payload or {}))
+        if kept:
+            target.update(edge.UpdateOperation.upsert_points(kept))
+        steps += 1
+        if steps % FLUSHED_EVERY == 0:
+            target.flush()
+        if offset is None:
+            return
+
+
+def _create(path: Path, dimension: int) -> Any:
+    path.mkdir(parents=True, exist_ok=True)
+    wanted = edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Cosine)
+    shard = edge.EdgeShard.create(str(path), edge.EdgeConfig(vectors={points.VECTOR: wanted}))
+    for field in COUNTED:
+        shard.update(edge.UpdateOperation.create_field_index(field, edge.PayloadSchemaType.Integer))
+    return shard
+
+
+def _require_dimension(shard: Any, path: Path, dimension: int) -> None:
+    embedded = edge.Filter(must=[edge.FieldCondition(key="embedded", match=edge.MatchValue(1))])
+    found, _ = shard.scroll(edge.ScrollRequest(limit=1, with_payload=False, with_vector=True, filter=embedded))
+    vector = vector_of(found[0].vector) if found else None
+    if vector is not None and len(vector) != dimension:
+        shard.close()
+        raise ArtifactError(f"the index at {path} holds vectors of {len(vector)} dimensions, the model makes {dimension}; publish it under a new model_id")
+
+
+def _fresh(path: Path) -> Path:
+    return path.with_name(f"{path.name}.fresh")
+
+
+def _old(path: Path) -> Path:
+    return path.with_name(f"{path.name}.old")
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in (*folder.rglob("*"), folder):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        else:
+            _sync_folder(path)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
