@@ -151,9 +151,10 @@ class EventProducer:
 
     def deliver(self, posts: Iterable[Post], timeout_s: float = 30) -> list[str]:
         """Send these and wait for the broker's answer to each: empty, or why it refused that one. Raises Unavailable."""
-        sent = [self._queue(post) for post in posts]
+        empty = "it has neither key nor value, so it names no pin"  # Kafka's client for Python refuses such a message
+        sent = [None if post.key is None and post.value is None else self._queue(post) for post in posts]
         _reached(self._broker, lambda: self._producer.flush(timeout_s))
-        return [_refusal(self._broker, future) for future in sent]
+        return [empty if future is None else _refusal(self._broker, future) for future in sent]
 
     def flush(self, timeout_s: float = 30) -> None:
         """Wait until everything queued is acknowledged. Raises Unavailable, also when the broker refused any of it."""

@@ -1,7 +1,7 @@
 """Dead letters: what could not be used, why, where it came from; sending it through the ordinary path again; doing away with it.
 
-Kafka cannot delete one record. A letter that was replayed or purged is SETTLED: a second record in its partition says so (no key,
-no value; headers `settles`, `how`, `at_us`). It always lies behind its letter, and both retention and a purge take records from
+Kafka cannot delete one record. A letter that was replayed or purged is SETTLED: a second record in its partition says so (its
+place as key, no value; headers `settles`, `how`, `at_us`). It always lies behind its letter, and both retention and a purge take records from
 the front, so a settlement never goes before its letter. Readers read twice: first which places are settled, then the letters.
 Memory: about 100 bytes per settled letter that the broker still keeps, however many letters there are.
 
@@ -238,7 +238,8 @@ def purge(letters: Iterable[DeadLetter], producer: Producer, now_us: Callable[[]
 def settle(letters: Iterable[DeadLetter], how: str, producer: Producer, at_us: int) -> None:
     """Write down, in each letter's own partition, what became of it. Raises Unavailable, also when Kafka refuses that."""
     rest = {"how": how.encode(), "at_us": str(at_us).encode()}
-    answers = producer.deliver([Post(DEAD, None, None, {"settles": letter.letter.encode(), **rest}, letter.partition) for letter in letters])
+    places = [(letter.partition, letter.letter.encode()) for letter in letters]
+    answers = producer.deliver([Post(DEAD, place, None, {"settles": place, **rest}, partition) for partition, place in places])
     if refused := [why for why in answers if why]:
         raise Unavailable(f"Kafka refused to note in {DEAD} that {len(refused)} letters were {how}, so they stay listed: {refused[0]}")
 
