@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prepare a Debian machine for the tests that need real services: redis-server, Java 17 and Maven through
-# apt-get where they are missing, and Apache Kafka's jars in the cache. Safe to run again.
+# Prepare a Debian machine for the tests that need real services: redis-server, Java 17, Maven and promtool (package
+# prometheus) through apt-get where they are missing, and Apache Kafka's jars in the cache. Safe to run again.
 # Usage, from the repository root: .ci/services.sh .venv/bin/python
 set -euo pipefail
 
@@ -17,11 +17,12 @@ missing=()
 command -v redis-server >/dev/null || missing+=(redis-server)
 java_is_new_enough || missing+=(openjdk-17-jre-headless)
 command -v mvn >/dev/null || missing+=(maven)
+command -v promtool >/dev/null || missing+=(prometheus)
 
 if [ "${#missing[@]}" -gt 0 ]; then
   as_root=()
   [ "$(id -u)" -eq 0 ] || as_root=(sudo)
-  # The tests start their own Redis on a free port: the package must not start its daemon.
+  # The tests start their own Redis on a free port, and of Prometheus they need promtool: no package may start its daemon.
   policy=/usr/sbin/policy-rc.d
   if [ ! -e "$policy" ]; then
     trap '"${as_root[@]}" rm -f "$policy"' EXIT

@@ -131,7 +131,7 @@ class Telemetry:
     """The metrics of one process. One attribute per metric; `stores` is what is known of each store."""
 
     def __init__(self, version: str, model_id: str) -> None:
-        disable_created_metrics()  # a start time beside every series would be metrics that no list names
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a start time beside every series would be metrics that no list names
         self.registry = CollectorRegistry()
         self._known = {metric.name: metric for metric in METRICS}
         self._others: list[CollectorRegistry] = []
