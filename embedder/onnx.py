@@ -6,7 +6,7 @@ lengths in one batch are mostly padding. Results come back in the order of the t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -27,7 +27,10 @@ GOLDEN_CHECKED = 8
 
 
 class OnnxEncoder:
-    """One loaded student. `threads` caps the cores one run may use; runs from several threads share them."""
+    """One loaded student. `threads` caps the cores one run may use; runs from several threads share them.
+
+    `on_run` is told the padded tokens of each run, for whoever keeps figures.
+    """
 
     def __init__(self, artifact: Artifact, threads: int = 2, cosmetic: bool = True) -> None:
         self.manifest = artifact.manifest
@@ -37,6 +40,7 @@ class OnnxEncoder:
         self._session = _session(artifact, threads)
         self._inputs = {entry.name for entry in self._session.get_inputs()}
         self._predictor = DriftPredictor.load(artifact.drift) if artifact.drift and cosmetic else None
+        self.on_run: Callable[[int], None] = lambda padded_tokens: None
         self._ids = lru_cache(maxsize=4096)(self._token_ids)
         self._verify(artifact)
 
@@ -102,6 +106,7 @@ class OnnxEncoder:
             ids[row, : len(encoding)] = encoding.ids
             mask[row, : len(encoding)] = 1
         feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        self.on_run(ids.size)
         hidden = self._session.run(None, {name: array for name, array in feeds.items() if name in self._inputs})[0]
         return _normalise(_pool(hidden, mask, self.manifest.pooling))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,18 +13,25 @@ import httpx
 from embedder.artifact import Artifact, open_artifact
 from embedder.onnx import OnnxEncoder
 from everpin import __version__
+from everpin.instruments import timed_encoder, timed_features, timed_index
 from everpin.owner import live_owner, ownership
 from everpin.settings import Settings
 from everpin.telemetry import Telemetry
 from index.edge import EdgePinIndex
 from index.loopback import LoopbackPinIndex
-from pins.errors import Unavailable
+from pins.errors import ArtifactError, Unavailable
 from pins.indexer import PinIndexer
 from pins.ports import PinIndex
 from streams.broker import Broker
 
 if TYPE_CHECKING:
     from streams.features import FeastFeatures
+
+
+PROVED = 16
+"""Records whose text is embedded again when a worker starts."""
+SAME_VECTOR = 0.999
+"""Cosine below which a stored vector is not this model's: batching and threads move it by less than 1e-4."""
 
 
 def now_us() -> int:
@@ -114,18 +119,30 @@ def worker_parts(settings: Settings) -> Iterator[WorkerParts]:
     """Open everything a worker needs, in the order in which failures are cheapest. Raises ArtifactError, Unavailable."""
     encoder = build_encoder(settings)
     with open_index(settings, encoder.model_id, encoder.dimension, purpose="worker", own=True) as index:
+        require_same_model(encoder, index)
         features = build_features(settings)
         try:
             telemetry = Telemetry(__version__, encoder.model_id)
-            yield WorkerParts(settings, encoder, features, index, PinIndexer(features, encoder, index, now_us, settings.vanished_limit), telemetry)
+            timed = timed_features(features, telemetry), timed_encoder(encoder, telemetry), timed_index(index, telemetry)
+            yield WorkerParts(settings, timed[1], timed[0], timed[2], PinIndexer(*timed, now_us, settings.vanished_limit), telemetry)
         finally:
             features.close()
 
 
-def configure_logging(level: str) -> None:
-    """One line per record on standard error: time, level, name, message."""
-    logging.basicConfig(
-        stream=sys.stderr, level={"warn": "WARNING"}.get(level, level.upper()), format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
-    )
-    for noisy in ("kafka", "aiokafka", "faust", "mode", "streams.transport", "httpx", "feast", "urllib3", "uvicorn"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+def require_same_model(encoder: OnnxEncoder, index: PinIndex) -> None:
+    """Embed a few recorded texts again and compare: a label cannot prove a vector, its text can.
+
+    Raises ArtifactError when most of them differ, as they do when another model wrote the collection under the same id.
+    """
+    live = [pin for pin in next(iter(index.scan(batch=PROVED)), []) if pin.embedded and not pin.dead and pin.text]
+    stored = index.vectors([pin.pin_id for pin in live])
+    proved = [pin for pin in live if pin.pin_id in stored]
+    if not proved:
+        return
+    cosines = [float(vector @ stored[pin.pin_id]) for pin, vector in zip(proved, encoder.encode([pin.text for pin in proved]), strict=True)]
+    strangers = sum(cosine < SAME_VECTOR for cosine in cosines)
+    if 2 * strangers > len(cosines):
+        raise ArtifactError(
+            f"the index of {encoder.model_id} holds vectors of another model: of {len(cosines)} texts embedded again, {strangers} come out elsewhere "
+            f"(least cosine {min(cosines):.3f}). Give this model an id of its own, or EVERPIN_MODEL the folder that wrote the index"
+        )

@@ -29,12 +29,16 @@ VANISHED_LIMIT = 100
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one pin. `embedded`: its vector is new; `v`: version of its record, 0 where there is none."""
+    """What became of one pin. `embedded`: its vector is new; `v`: version of its record, 0 where there is none.
+
+    `embedded_at_us`: when the vector of a pin that was found unchanged was made, 0 where it has none.
+    """
 
     pin_id: str
     reason: str
     embedded: bool = False
     v: int = 0
+    embedded_at_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,8 @@ class PinIndexer:
             plans, late, wrong = self._gather(pending)
             behind |= late
             vanished = vanished if attempt else self._require_features(plans)
-            done += [Outcome(pin_id, _skipped(plan, attempt), v=plan.known.v) for pin_id, plan in plans.items() if isinstance(plan.action, Skip) and plan.known]
+            skipping = [(pin_id, plan) for pin_id, plan in plans.items() if isinstance(plan.action, Skip)]
+            done += [_skipped(pin_id, plan.known, plan.action.reason, attempt) for pin_id, plan in skipping if plan.known]
             acting = {pin_id: plan for pin_id, plan in plans.items() if not isinstance(plan.action, Skip)}
             self._encode([plan.text.text for plan in acting.values() if isinstance(plan.action, Embed)], vectors)
             landed, unwritten = self._act(acting, vectors)
@@ -233,9 +238,10 @@ def _landed(ids: set[str], writes: Sequence[PointWrite]) -> list[bool]:
     return [write.record.pin_id in ids for write in writes]
 
 
-def _skipped(plan: _Plan, attempt: int) -> str:
-    """A pin found unchanged only after losing a race: the winner had the same text."""
-    return "stale" if attempt and plan.action.reason == "unchanged" else plan.action.reason
+def _skipped(pin_id: str, known: IndexedPin, reason: str, attempt: int) -> Outcome:
+    """A pin found unchanged only after losing a race is `stale`: the winner had the same text."""
+    made_us = known.embedded_at_us if known.embedded else 0
+    return Outcome(pin_id, "stale" if attempt and reason == "unchanged" else reason, v=known.v, embedded_at_us=made_us)
 
 
 def _behind(event: PinEvent, pin: PinFeatures | None) -> FeaturesBehind | None:

@@ -1,9 +1,16 @@
 """ENTRY: the worker process. The Faust app and its agents: batches, acknowledgements, stops. No decisions.
 
-Run it with `everpin worker` or `python -m streams.app`. Faust 0.15.3 acknowledges a batch in a `finally`, whether its body
-failed or not, so agents take their batches un-acknowledged (`noack_take`), catch everything inside the loop, and acknowledge
-each message only after `Worker.handle` returned. When it cannot return, the PROCESS stops un-acknowledged: a restarted agent
-would not see the batch again. Concurrency stays 1: more loses messages on a kill (docs/adr/0004).
+Run it with `everpin worker` or `python -m streams.app`. Traps of Faust 0.15.3, each met here (docs/adr/0004):
+
+- `take` acknowledges a batch in a `finally`, whether its body failed or not (seen in `faust/streams.py`). So batches are taken
+  with `noack_take`, everything is caught inside the loop, and messages are acknowledged after `Worker.handle` returned.
+- A restarted agent does not see the batch again. So when a batch cannot be handled, the PROCESS stops, un-acknowledged.
+- More than one concurrent actor loses messages in flight on a kill (faust-streaming issue 606). Concurrency stays 1.
+- A rebalance repeats all work since the last commit (issue 502). Commits come every second; repeats are found `unchanged`.
+- An orderly stop cancels agents in the middle of a batch, or with `stream_wait_empty` waits for messages nobody will
+  acknowledge. So the batch in hand is drained here, in `on_before_shutdown`, while agents still run.
+- An orderly stop hangs while the broker is gone. So every stop has a deadline of its own.
+- A consumer can stall without an error (issues 175, 523, 629). `/livez` watches progress, not the process.
 """
 
 from __future__ import annotations
@@ -22,12 +29,15 @@ from typing import Any
 import faust
 
 from everpin.http import Vitals, listening, worker_app
+from everpin.logs import configure_logging
 from everpin.owner import Owner, announce
 from everpin.settings import Settings, settings
-from everpin.wiring import WorkerParts, configure_logging, now_us, require_broker, worker_group, worker_parts
+from everpin.wiring import WorkerParts, now_us, require_broker, worker_group, worker_parts
 from pins.errors import EverpinError, Unavailable
 from pins.indexer import BatchReport
 from streams.broker import DEAD, EMBEDDED, PARKED, UPDATES, Broker, ensure_topics
+from streams.parking import Parking
+from streams.sensors import Watch, faust_sensor
 from streams.transport import EmbeddedApp
 from streams.worker import Limits, Message, Worker, header_int
 
@@ -35,7 +45,9 @@ log = logging.getLogger("everpin.app")
 STOPPED_UNACKED = 70
 """Exit code of a worker that stopped with a batch un-acknowledged: start it again when the cause is mended."""
 STOP_GRACE_S = 20.0
-"""How long an orderly stop may take before the process ends at once. Either way nothing of the batch in hand is acknowledged."""
+"""How long an orderly stop may take before the process ends at once."""
+DRAIN_S = 12.0
+"""How long an orderly stop waits for the batch in hand. One that takes longer is redelivered: nothing of it is acknowledged."""
 CANNOT_START = 2
 END_WITH_PARENT = "--end-with-parent"
 
@@ -62,7 +74,7 @@ def build_app(broker: Broker, group: str, datadir: Path, config: Settings) -> fa
         broker_rebalance_timeout=15,
         broker_commit_interval=1,
         producer_acks=-1,
-        stream_wait_empty=False,  # at a stop, do not wait for the batch in hand: it is redelivered
+        stream_wait_empty=False,  # parked messages are never all acknowledged; `_stopping` waits for the batch in hand
     )
 
 
@@ -71,15 +83,27 @@ class WorkerProcess:
 
     def __init__(self, parts: WorkerParts, broker: Broker, vitals: Vitals) -> None:
         config = parts.settings
-        self.parts, self.vitals = parts, vitals
+        self.parts, self.vitals, self.broker = parts, vitals, broker
         datadir = config.home / "faust"
         datadir.mkdir(parents=True, exist_ok=True)
-        self.app = build_app(broker, worker_group(config, parts.encoder.model_id), datadir, config)
+        group = worker_group(config, parts.encoder.model_id)
+        self.app = build_app(broker, group, datadir, config)
         self.topics = {name: self.app.topic(name, key_type=bytes, value_type=bytes) for name in (UPDATES, PARKED, DEAD, EMBEDDED)}
         limits = Limits(config.retry_budget_s, config.dead_letter_limit, config.park_delay_s, config.park_deadline_s)
         self.worker = Worker(parts.indexer, self.send, _Figures(parts, vitals), limits, now_us)
+        self.parking: Parking[Any] = Parking(now_us)
+        self.stopping = False
+        self._kafka_gone_since: float | None = None
+        faust_sensor(self.app, parts.telemetry)
+        self.watch = Watch(self.app, broker, group, parts, vitals, self.worker.in_indexer)
+        self.watch.start()
+        self._subscribe()
+
+    def _subscribe(self) -> None:
         self.app.agent(self.topics[UPDATES], name="updates")(self.updates)
         self.app.agent(self.topics[PARKED], name="parked")(self.parked)
+        self.app.task(self.due)
+        self.app.timer(1.0, name="everpin-kafka")(self.mind_the_broker)
         self.app.on_partitions_assigned.connect(self._assigned, weak=False)  # type: ignore[arg-type]  # mode's signal type wants
         self.app.on_partitions_revoked.connect(self._revoked, weak=False)  # type: ignore[arg-type]  # a keyword it never sends
         self.app.on_before_shutdown.connect(self._stopping, weak=False)  # type: ignore[arg-type]  # likewise
@@ -90,13 +114,19 @@ class WorkerProcess:
             await self.finish(UPDATES, events)
 
     async def parked(self, stream: Any) -> None:
-        """The agent of pin-updates.parked: the same work, once each message is due."""
+        """The agent of pin-updates.parked: it only holds what `due` takes when its time has come."""
         async for events in stream.noack_take(self.parts.settings.batch_events, within=self.parts.settings.batch_ms / 1000):
-            await self.worker.ripe(_message(events[-1]))
-            await self.finish(PARKED, events)
+            await self.parking.hold([(header_int(_message(event).headers, "not_before_us"), event) for event in events])
+
+    async def due(self) -> None:
+        """Parked messages whose time has come: the same work."""
+        while True:
+            await self.finish(PARKED, await self.parking.due(self.parts.settings.batch_events))
 
     async def finish(self, topic: str, events: Sequence[Any]) -> None:
         """Handle a batch and acknowledge it; when it cannot be handled, stop the process with nothing of it acknowledged."""
+        if self.stopping:
+            await asyncio.Event().wait()  # until the agent is cancelled: the batch is the next worker's
         self.vitals.busy_since[topic] = time.monotonic()
         try:
             await self.worker.handle([_message(event) for event in events])
@@ -118,7 +148,22 @@ class WorkerProcess:
         try:
             await (await self.topics[topic].send(key=key, value=value, headers=list(headers.items())))
         except Exception as error:  # aiokafka's errors, and Faust's own around them
+            if topic == DEAD:
+                self.parts.telemetry.dead_letter_write_failures.inc()
             raise Unavailable(f"cannot write to {topic}: {error!r}") from error
+
+    async def mind_the_broker(self) -> None:
+        """Say once that Kafka is gone and once that it is back; stop when it stays away for longer than the budget."""
+        budget_s, now = self.parts.settings.retry_budget_s, time.monotonic()
+        if self.vitals.stores["kafka"]:
+            if self._kafka_gone_since is not None:
+                log.info("Kafka answers again after %.0f s", now - self._kafka_gone_since)
+            self._kafka_gone_since = None
+        elif self._kafka_gone_since is None:
+            self._kafka_gone_since = now
+            log.error("Kafka at %s does not answer: waiting up to %.0f s", self.broker.address, budget_s)
+        elif now - self._kafka_gone_since > budget_s and not self.stopping:
+            await self.stop(Unavailable(f"Kafka at {self.broker.address} did not answer for {budget_s:.0f} s; check EVERPIN_KAFKA and the broker"))
 
     async def stop(self, error: Exception) -> None:
         """Stop the whole app: acknowledged offsets are committed, the group is left, the batch in hand is redelivered."""
@@ -128,14 +173,23 @@ class WorkerProcess:
         raise error
 
     async def _stopping(self, app: faust.App, **_: Any) -> None:
+        """Let the batch in hand end, so that it is acknowledged and committed; no other is begun."""
         _end_in_time()
+        self.stopping = True
+        deadline = time.monotonic() + DRAIN_S
+        while self.vitals.busy_since and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        if self.vitals.busy_since:
+            log.warning("the batch in hand did not end within %.0f s; it comes again", DRAIN_S)
 
     async def _assigned(self, app: faust.App, assigned: Any, **_: Any) -> None:
-        self.vitals.assigned = True
+        self.vitals.assigned = bool(assigned)
         log.info("partitions assigned: %d", len(assigned))
 
     async def _revoked(self, app: faust.App, revoked: Any, **_: Any) -> None:
         self.vitals.assigned = False
+        gone = {(tp.topic, tp.partition) for tp in revoked}
+        self.parking.forget(lambda event: (event.message.topic, event.message.partition) in gone)
 
 
 class _Figures:
@@ -149,6 +203,8 @@ class _Figures:
             self.telemetry.events.labels(message.topic).inc()
         for outcome in report.outcomes:
             self.telemetry.pins.labels(outcome.reason).inc()
+        for error in report.refused.values():
+            self.telemetry.refused.labels(error.reason).inc()
         self.telemetry.encoded.inc(report.encoded)
         self.telemetry.observe_freshness(freshness_s)
         self.telemetry.batch_seconds.observe(seconds)
@@ -199,7 +255,7 @@ def _main() -> None:
         with worker_parts(config) as parts:
             ensure_topics(broker, config.partitions, config.replication)
             vitals = Vitals()
-            with listening(worker_app(parts, vitals), config.http_port) as url:
+            with listening(worker_app(parts, vitals), config.http_port, config.http_host) as url:
                 if not config.qdrant_url:
                     announce(config.home, Owner(os.getpid(), url, str(broker), "worker"))
                 log.info("worker %d: model %s, broker %s, routes %s", os.getpid(), parts.encoder.model_id, broker, url)
@@ -217,6 +273,7 @@ def _run(process: WorkerProcess) -> None:
         if ended.code:
             sys.exit(STOPPED_UNACKED)
     finally:
+        process.watch.close()
         process.worker.close()
 
 

@@ -19,6 +19,7 @@ from pins.errors import EverpinError, FeaturesBehind, InvalidEvent, Unavailable
 from pins.events import PinEvent, decode
 from pins.indexer import BatchReport, Outcome, PinIndexer
 from streams.broker import DEAD, EMBEDDED, PARKED
+from streams.parking import wait_s
 
 log = logging.getLogger("everpin.worker")
 MAX_DEAD_VALUE_BYTES = 900_000
@@ -59,7 +60,7 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a worker is patient. Seconds, but for `dead_letters`: how many in a row."""
+    """How long a worker is patient. Seconds, but for `dead_letters`: how many in excess of good messages."""
 
     retry_budget_s: float
     dead_letters: int
@@ -77,7 +78,7 @@ class Worker:
     def __init__(self, indexer: PinIndexer, send: Send, observer: Observer, limits: Limits, clock: Callable[[], int]) -> None:
         self.indexer, self.send, self.observer, self.limits, self.clock = indexer, send, observer, limits, clock
         self._thread = ThreadPoolExecutor(1, "everpin-indexer")
-        self._dead_in_a_row = 0
+        self._dead_in_excess = 0
         self._answering = True
 
     async def handle(self, messages: Sequence[Message]) -> None:
@@ -86,7 +87,7 @@ class Worker:
         events, dead = self._decode(messages)
         report = await self._apply([event for event, _ in events])
         dead += [(message, report.refused[event.pin_id]) for event, message in events if event.pin_id in report.refused]
-        self._count_dead(len(dead), len(report.outcomes) + len(report.behind))
+        self._count_dead(len(dead), len(messages) - len(dead))
         freshness = await self._announce(report, events)
         for message, error in dead:
             await self._dead_letter(message, error)
@@ -98,9 +99,9 @@ class Worker:
         log.info("batch messages=%d outcomes=%d encoded=%d dead=%d parked=%d ms=%.0f",
                  len(messages), len(report.outcomes), report.encoded, len(dead), len(report.behind), seconds * 1000)
 
-    async def ripe(self, message: Message) -> None:
-        """Wait until a parked message is due to be looked at again."""
-        await asyncio.sleep(max(0.0, (header_int(message.headers, "not_before_us") - self.clock()) / 1e6))
+    async def in_indexer(self, act: Callable[[], None]) -> None:
+        """Run a function in the indexer's thread, between two batches: the feature store must not be used from two threads."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, act)
 
     def close(self) -> None:
         """Let the call in flight end."""
@@ -140,20 +141,30 @@ class Worker:
         self.observer.ready(answering)
 
     def _count_dead(self, dead: int, fine: int) -> None:
-        self._dead_in_a_row = 0 if fine else self._dead_in_a_row + dead
-        if self._dead_in_a_row >= self.limits.dead_letters:
+        """Each good message forgives one dead letter: a trickle never stops the worker, a wave does even with good ones in it."""
+        self._dead_in_excess = max(0, self._dead_in_excess + dead - fine)
+        if self._dead_in_excess >= self.limits.dead_letters:
             raise TooManyDeadLetters(
-                f"{self._dead_in_a_row} messages in a row could not be used (limit EVERPIN_DEAD_LETTER_LIMIT={self.limits.dead_letters}); "
+                f"{self._dead_in_excess} more messages could not be used than could (limit EVERPIN_DEAD_LETTER_LIMIT={self.limits.dead_letters}); "
                 "is this worker older than the producers? Nothing of the last batch was acknowledged"
             )
 
     async def _announce(self, report: BatchReport, events: Sequence[tuple[PinEvent, Message]]) -> list[float]:
-        """Publish a PinEmbedded for every vector that changed; returns the freshness of each, in seconds."""
+        """Publish a PinEmbedded for every vector that changed; returns the freshness of each, in seconds.
+
+        A vector made after a message was sent may have been made for that very message, by a worker that died before it could
+        say so. It is announced (again): at least once, never not at all.
+        """
         produced = {event.pin_id: message.timestamp_us for event, message in reversed(events)}
         embedded = [outcome for outcome in report.outcomes if outcome.embedded]
         freshness = [(self.clock() - produced[outcome.pin_id]) / 1e6 for outcome in embedded]
-        pairs = zip(embedded, freshness, strict=True)
-        await asyncio.gather(*(self.send(EMBEDDED, outcome.pin_id.encode(), self._pin_embedded(outcome, seconds), {}) for outcome, seconds in pairs))
+        notices = list(zip(embedded, freshness, strict=True))
+        notices += [
+            (outcome, (outcome.embedded_at_us - produced[outcome.pin_id]) / 1e6)
+            for outcome in report.outcomes
+            if not outcome.embedded and outcome.embedded_at_us >= produced[outcome.pin_id]
+        ]
+        await asyncio.gather(*(self.send(EMBEDDED, outcome.pin_id.encode(), self._pin_embedded(outcome, seconds), {}) for outcome, seconds in notices))
         return freshness
 
     def _pin_embedded(self, outcome: Outcome, freshness_s: float) -> bytes:
@@ -172,11 +183,14 @@ class Worker:
         self.observer.dead_letter(reason)
 
     async def _park(self, message: Message, late: FeaturesBehind) -> None:
-        since_us = header_int(message.headers, "parked_since_us") or self.clock()  # a replayed message waits anew
-        if self.clock() - since_us > self.limits.park_deadline_s * 1e6:
+        now_us = self.clock()
+        since_us = header_int(message.headers, "parked_since_us") or now_us  # a replayed message waits anew
+        waited_s = (now_us - since_us) / 1e6
+        left_s = self.limits.park_deadline_s - waited_s
+        if left_s <= 0:
             await self._dead_letter(message, late)
             return
-        due_us = self.clock() + int(self.limits.park_delay_s * 1e6)
+        due_us = now_us + int(wait_s(waited_s, self.limits.park_delay_s, left_s) * 1e6)
         times = {"not_before_us": str(due_us).encode(), "parked_since_us": str(since_us).encode()}
         due = times | {"reason": late.reason.encode(), "detail": late.detail.encode()}
         await self.send(PARKED, message.key, message.value, self._origin(message) | due)

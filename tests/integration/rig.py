@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -105,6 +106,10 @@ class Rig:
                 worker.kill()
                 codes.append(worker.wait())
         return codes
+
+    def encoded(self) -> int:
+        """Texts that all workers together have encoded in batches they finished, by their logs."""
+        return sum(map(int, re.findall(r" encoded=(\d+) ", self.log.read_text(errors="replace"))))
 
     def tail(self, lines: int = 15) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""

@@ -68,16 +68,19 @@ def test_a_killed_worker_loses_nothing_and_resurrects_nobody(rig: Rig) -> None:
     rig.assert_equals_oracle(PINS)
 
 
-def test_a_worker_told_to_stop_in_the_middle_exits_clean_and_the_next_goes_on(rig: Rig) -> None:
+def test_a_worker_told_to_stop_in_the_middle_ends_its_batch_and_nothing_is_done_twice(rig: Rig) -> None:
+    rig.environment["EVERPIN_BATCH_EVENTS"] = "16"
     worker = rig.start()
     rig.url(worker)
     rig.send(captions(PINS, "first"))
+    until(lambda: rig.encoded() > 0, "the worker is at its work", 60)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(30) == 0
     rig.url(rig.start())
     rig.drain()
     assert rig.stop()[-1] == 0
     rig.assert_equals_oracle(PINS)
+    assert rig.encoded() == len(PINS), "the batch in hand was drained and committed: no text is embedded a second time"
 
 
 def test_a_restarted_broker_is_waited_for(own_kafka: RunningKafka, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_a_new_pin_is_embedded_and_its_record_says_what_from(house: House) -> No
 
 def test_an_event_again_writes_nothing(house: House) -> None:
     house.apply(caption("p", "soup"))
-    assert house.apply(caption("p", "soup"), caption("p", "soup")) == BatchReport([Outcome("p", "unchanged", False, NOW + 1)])
+    assert house.apply(caption("p", "soup"), caption("p", "soup")) == BatchReport([Outcome("p", "unchanged", False, NOW + 1, embedded_at_us=NOW + 1)])
     assert len(house.written) == 1
     assert house.encoder.encoded == ["soup"]
 

@@ -39,7 +39,7 @@ def test_a_pin_that_lost_a_race_is_read_anew(house: House) -> None:
 def test_the_same_text_from_the_winner_of_a_race_is_stale_and_written_once(house: House) -> None:
     rival(house, [caption("p", "soup")])
     report = house.apply(caption("p", "soup"))
-    assert report.outcomes == [Outcome("p", "stale", False, house.record().v)]
+    assert report.outcomes == [Outcome("p", "stale", False, house.record().v, house.record().embedded_at_us)]
     assert report.encoded == 1
     assert same(house.vector(), "soup")
 

@@ -52,29 +52,19 @@ def test_a_parked_message_is_embedded_once_its_features_have_come(stream: Stream
 def test_a_parked_message_is_parked_again_until_its_deadline_and_then_a_dead_letter(stream: Stream) -> None:
     start = stream.now
     stream.handle(message(LATE, b"p", offset=41))
-    for attempt, seconds in ((2, 300), (3, 600)):
+    for attempt, seconds, wait in ((2, 30, 30), (3, 45, 45), (4, 300, 60), (5, 590, 10)):
         stream.now = start + seconds * SECOND_US
         stream.handle(stream.again(stream.on(PARKED)[-1], PARKED))
         parked = stream.on(PARKED)[-1]
         assert (parked.headers["attempts"], parked.headers["first_failure_us"]) == (str(attempt).encode(), str(start).encode())
-        assert parked.headers["not_before_us"] == str(stream.now + 30 * SECOND_US).encode()
-    stream.now += 1
+        assert parked.headers["not_before_us"] == str(stream.now + wait * SECOND_US).encode()
+    stream.now = start + 600 * SECOND_US
     stream.handle(stream.again(stream.on(PARKED)[-1], PARKED))
     (dead,) = stream.on(DEAD)
-    assert len(stream.on(PARKED)) == 3
+    assert len(stream.on(PARKED)) == 5
     assert (dead.key, dead.value, dead.headers["error"], dead.headers["reason"]) == (b"p", encode(LATE), b"FeaturesBehind", b"features_behind")
-    assert (dead.headers["attempts"], dead.headers["source_topic"], dead.headers["source_offset"]) == (b"4", b"pin-updates", b"41")
-    assert (stream.seen.times_parked, stream.seen.dead) == (3, ["features_behind"])
-
-
-def test_a_parked_message_waits_until_it_is_due(stream: Stream, time: Time) -> None:
-    stream.handle(message(LATE, b"p"))
-    parked = stream.again(stream.on(PARKED)[0], PARKED)
-    for passed in (0, 20, 30, 99):
-        stream.now = T0 + (10 + passed) * SECOND_US
-        asyncio.run(stream.worker.ripe(parked))
-    asyncio.run(stream.worker.ripe(replace(parked, headers={})))
-    assert time.waits == [30.0, 10.0, 0.0, 0.0, 0.0]
+    assert (dead.headers["attempts"], dead.headers["source_topic"], dead.headers["source_offset"]) == (b"6", b"pin-updates", b"41")
+    assert (stream.seen.times_parked, stream.seen.dead) == (5, ["features_behind"])
 
 
 def lines_of(caplog: pytest.LogCaptureFixture, *words: str) -> list[tuple[str, str]]:
@@ -155,10 +145,24 @@ def test_a_dead_letter_counts_only_once_it_is_written(stream: Stream) -> None:
 
 
 def test_a_defect_is_raised_at_once_and_nothing_published(stream: Stream, time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream.features, "of", failing(ZeroDivisionError(), 1, stream.features.of))
+    monkeypatch.setattr(stream.worker.indexer, "apply", failing(ZeroDivisionError(), 1, stream.worker.indexer.apply))
     with pytest.raises(ZeroDivisionError):
         stream.handle(message(caption("p", "soup")), message(NOT_AN_EVENT))
     assert (time.waits, stream.sent) == ([], [])
+
+
+def test_a_vector_whose_notice_was_lost_in_a_crash_is_announced_when_its_message_comes_again(stream: Stream) -> None:
+    stream.down = {EMBEDDED}
+    with pytest.raises(Unavailable):
+        stream.handle(message(caption("p", "soup")))
+    stream.down = set()
+    stream.now += 5 * SECOND_US
+    stream.handle(message(caption("p", "soup")))
+    (notice,) = stream.on(EMBEDDED)
+    assert notice.body() == {"pin_id": "p", "model_id": "fake-v1", "v": T0 + 10 * SECOND_US, "reason": "unchanged", "freshness_ms": 10_000.0}
+    stream.handle(message(caption("p", "soup"), at=stream.now))
+    assert len(stream.on(EMBEDDED)) == 1, "a message younger than the vector has nothing to announce"
+    assert stream.seen.batches[-1][2] == [], "and is no freshness"
 
 
 def test_heartbeats_go_on_while_the_indexer_works(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
