@@ -110,12 +110,13 @@ def dlq_purge(
     with at_work(broker, "purging", report.matched, as_json) as (producer, step):
         report, offsets = purge(dead_letters(broker, which, before=ends), producer, now_us, step)
     erasure = erase(broker, which)
-    gone = erasure.gone(offsets)
+    unreadable = erasure.gone(offsets)
     document = _counts(report, missing) | {
-        "purged": report.done, "gone": gone, "kept": report.done - gone, "kept_from_before": erasure.readable - (report.done - gone),
-        "deleted": erasure.deleted, "blocked_by": erasure.blocked_by, "problem": erasure.problem, "dry_run": False,
+        "purged": report.done, "unreadable": unreadable, "readable": report.done - unreadable,
+        "readable_from_before": max(0, erasure.readable - (report.done - unreadable)),
+        "deleted": erasure.deleted, "blocked_by": erasure.blocked_by, "notes": _notes(broker, erasure), "dry_run": False,
     }  # fmt: skip
-    emit(document, as_json, lambda console: _show_purge(console, document, broker, erasure))
+    emit(document, as_json, lambda console: _show_purge(console, document))
     raise typer.Exit(PARTIAL if missing or erasure.problem else 0)
 
 
@@ -193,20 +194,29 @@ def _show_replay(console: Console, document: dict[str, Any]) -> None:
         console.print(f"{place} was not taken by Kafka and still waits: {why}")
 
 
-def _show_purge(console: Console, document: dict[str, Any], broker: Broker, erasure: Erasure) -> None:
-    console.print(f"{_matched(document)}; {document['purged']} purged: {document['gone']} can no longer be read from Kafka, {document['kept']} can")
-    if document["kept_from_before"]:
-        console.print(f"{document['kept_from_before']} that were replayed or purged earlier and match can still be read")
-    if erasure.deleted > document["gone"]:
-        console.print(f"{erasure.deleted} letters in all were deleted: those settled earlier went with them")
+def _show_purge(console: Console, document: dict[str, Any]) -> None:
+    purged, unreadable, readable = document["purged"], document["unreadable"], document["readable"]
+    console.print(f"{_matched(document)}; {purged} purged: {unreadable} can no longer be read from the broker, {readable} still can")
+    if document["readable_from_before"]:
+        console.print(f"{document['readable_from_before']} more that match, replayed or purged before, can still be read")
+    if document["deleted"] > unreadable:
+        console.print(f"{document['deleted']} letters in all were deleted: those settled before went with them")
+    for note in document["notes"]:
+        console.print(note)
+
+
+def _notes(broker: Broker, erasure: Erasure) -> list[str]:
+    """What the figures do not say: why something is still there, and when it goes."""
     if broker.embedded:
-        console.print("The embedded broker cannot delete: it keeps messages, in memory only, until it stops")
-    elif erasure.problem:
-        console.print(f"Kafka did not delete: {erasure.problem}")
-    elif erasure.readable:
-        console.print(f"Kafka deletes from the front only. What can still be read goes when the letters before it are settled, first "
-                      f"{', '.join(erasure.blocked_by)}, and you purge again; or when the topic's retention ends")
+        return ["The embedded broker cannot delete: it keeps its messages, in memory only, until it stops."]
+    notes = []
+    if erasure.problem:
+        notes.append(f"Kafka did not delete: {erasure.problem}")
+    if erasure.blocked_by:
+        notes.append(
+            "Kafka deletes from the front of a partition only. The others go when every letter before them is settled "
+            f"(the first that waits: {', '.join(erasure.blocked_by)}) and you purge again, or when the topic's retention ends."
+        )
     if erasure.deleted:
-        console.print("Kafka frees the bytes on its disk when it drops the file they are in: see \"Dead letters\" in docs/events.md")
-
-
+        notes.append("What cannot be read any more stays in Kafka's files until it drops them: docs/events.md, \"Dead letters\", says when.")
+    return notes
