@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from everpin.commands import asking, deadletters, health, importing, running
+from everpin.commands import asking, deadletters, healing, health, importing, running
 from everpin.commands.output import NOT_DONE
 from pins.errors import EverpinError
 
@@ -21,7 +21,12 @@ def command_line() -> typer.Typer:
     app.command()(asking.related)
     app.command()(asking.feed)
     app.command("explain")(asking.explain_pin)
+    app.command("export")(healing.export_pins)
+    app.command("reconcile")(healing.reconcile)
+    app.command("reembed")(healing.reembed_pins)
+    app.command("sweep")(healing.sweep_deleted)
     app.command("status")(health.show_status)
+    app.command("top")(health.show_top)
     app.command("doctor")(health.show_doctor)
     app.command("settings")(health.show_settings)
     app.command("version")(health.show_version)

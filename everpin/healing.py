@@ -126,11 +126,14 @@ def _wait_until_taken(line: Line, ends: Mapping[int, int]) -> None:
         offsets.close()
 
 
-def reembed(batches: Iterable[Sequence[str]], stores: Stores, line: Line, spool: IO[str], *, dry_run: bool = False) -> Reembedding:
-    """Ask for a new vector of each of these pins, wait, and check by the version of each record that it came. Raises Unavailable."""
+def reembed(batches: Iterable[Sequence[str]], stores: Stores, line: Line | None, spool: IO[str]) -> Reembedding:
+    """Ask for a new vector of each of these pins, wait, and check by the version of each record that it came.
+
+    Without a line it only counts. Raises Unavailable.
+    """
     report = Reembedding()
     chosen = _chosen(batches, stores, report)
-    if dry_run:
+    if line is None:
         report.matched = sum(1 for _ in chosen)
         return report
 

@@ -19,6 +19,7 @@ from everpin.importers import BadRow, PinRow, parse_row, read_jsonl
 from everpin.settings import SHIPPED_MODEL, Settings, variable
 from everpin.telemetry import METRICS
 from pins.features import VIEWS
+from pins.reconcile import KINDS
 from streams.broker import TOPICS
 
 ROOT = Path(__file__).parents[2]
@@ -142,6 +143,10 @@ def test_the_events_of_the_documents_are_events() -> None:
     assert len(events) == 3
     for event in events:
         assert pins.events.decode(b"p1", event.encode(), timestamp_us=NOW_US, now_us=NOW_US).pin_id == "p1"
+
+
+def test_the_operations_page_lists_every_difference() -> None:
+    assert first_cells(table("docs/operations.md", "## Healing the index"), 2)[:-1] == [(f"`{kind}`", meaning) for kind, meaning in KINDS.items()]
 
 
 def test_the_operations_page_lists_every_route() -> None:
