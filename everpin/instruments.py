@@ -117,16 +117,10 @@ class _TimedIndex(_Timed):
             raise
         self._telemetry.races_lost.inc(sum(point.record.pin_id not in landed for point in points))
         for point in points:
-            if point.record.pin_id in landed:
-                self._landed(point)
+            age = _feature_age_s(point) if point.record.pin_id in landed else None
+            if age is not None:
+                self._telemetry.feature_age.observe(age)
         return landed
-
-    def _landed(self, point: PointWrite) -> None:
-        if point.record.refused:
-            self._telemetry.refused.labels(point.record.refused).inc()
-        age = _feature_age_s(point)
-        if age is not None:
-            self._telemetry.feature_age.observe(age)
 
 
 def _feature_age_s(point: PointWrite) -> float | None:

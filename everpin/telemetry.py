@@ -110,7 +110,7 @@ METRICS = (
            "more than a trickle: two workers hold the same pins; look for a zombie or a second backfill"),
     Metric("everpin_points", "gauge", "pins", "Pins in this worker's collection, by state", "live falls: deletes, or a damaged index; `everpin status`",
            {"model_id": OPEN, "state": STATES}),
-    Metric("everpin_refused_pins_total", "counter", "pins", "Pins marked as refused, by reason; their previous vector stays served",
+    Metric("everpin_refused_pins_total", "counter", "pins", "Pins whose newer text or point was refused, by reason; their previous vector stays served",
            "the same reason for many pins is a deploy, for a few it is the pins", {"reason": REFUSALS}),
     Metric("everpin_dead_letter_depth", "gauge", "messages", "Messages in pin-updates.dead now; every worker sees the same",
            "`everpin dlq list`, mend the cause, `everpin dlq replay`"),

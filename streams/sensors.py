@@ -11,12 +11,15 @@ Traps of Faust 0.15.3, all in this one place:
   client of its own, and not through the consumer's thread, whose commits must never wait behind a question of ours.
 - Its `rebalance_done_latency` measures from the END of the rebalance, so it is about 0; its `total_rebalances` is a gauge of
   those under way. Count `everpin_rebalances_total` instead.
+- Messages taken with `noack_take` never count as out: `faust_active_messages`, `faust_total_active_events` only grow, and
+  `faust_events_runtime_ms` stays empty. Lag says what is in hand.
 - A timer of a Faust app that raises crashes the app: `Watch` raises nothing that a store or the broker causes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,13 +32,16 @@ from prometheus_client import CollectorRegistry
 from everpin.http import Vitals
 from everpin.instruments import probe
 from everpin.telemetry import Telemetry
-from everpin.wiring import WorkerParts
-from pins.errors import Unavailable
+from everpin.wiring import WorkerParts, require_same_model
+from pins.errors import ArtifactError, Unavailable, Unembeddable
 from streams.broker import DEAD, PARKED, UPDATES, Broker, Lag, Offsets, read_topic
 from streams.worker import header_int
 
-BEAT_S, LOOK_S, PROBE_S = 1.0, 5.0, 10.0
+BEAT_S, LOOK_S, PROBE_S, PROVE_S = 1.0, 5.0, 10.0, 300.0
+PATIENCE_S = 5.0
+"""How long the broker may take to answer before it counts as away."""
 FAUST_PREFIX = "faust"
+log = logging.getLogger("everpin.watch")
 
 Place = tuple[str, str]
 """A topic and a partition, as labels."""
@@ -100,6 +106,7 @@ class Watch:
         self._telemetry, self._in_indexer = parts.telemetry, in_indexer
         self._clock = LagClock()
         self._thread = ThreadPoolExecutor(1, "everpin-watch")
+        self._asking: asyncio.Future[list[Lag]] | None = None
         self._offsets: Offsets | None = None
         self._dead_front: list[tuple[int, int | None, bool]] = []
 
@@ -108,6 +115,7 @@ class Watch:
         self._app.timer(BEAT_S, name="everpin-beat")(self._beat)
         self._app.timer(LOOK_S, name="everpin-look")(self.look)
         self._app.timer(PROBE_S, name="everpin-probe")(self.ask_stores)
+        self._app.timer(PROVE_S, name="everpin-prove")(self.prove_model)
 
     async def _beat(self) -> None:
         self._vitals.beat()
@@ -116,8 +124,15 @@ class Watch:
         """Read lag, parked messages and dead letters from the broker."""
         assigned = {(tp.topic, str(tp.partition)) for tp in self._app.consumer.assignment() if tp.topic in (UPDATES, PARKED)}
         self._telemetry.partitions.set(len(assigned))
+        if self._asking is None:
+            self._asking = asyncio.get_running_loop().run_in_executor(self._thread, self._ask_broker)
+        await asyncio.wait({self._asking}, timeout=PATIENCE_S)
+        if not self._asking.done():  # Kafka's client may take a minute to give up; the next look asks after this same question
+            self._telemetry.answers("kafka", False)
+            return
+        asked, self._asking = self._asking, None
         try:
-            lags = await asyncio.get_running_loop().run_in_executor(self._thread, self._ask_broker)
+            lags = asked.result()
         except Unavailable:
             self._telemetry.answers("kafka", False)
             return
@@ -132,6 +147,23 @@ class Watch:
         """Ask the stores whether they answer, unless a batch in hand is asking them anyway, and count the pins."""
         if not self._vitals.busy_since:
             await self._in_indexer(self._probe)
+
+    async def prove_model(self) -> None:
+        """Embed a few recorded texts again: another worker may have begun to write with another model of the same name."""
+        if not self._vitals.busy_since:
+            await self._in_indexer(self._prove)
+
+    def _prove(self) -> None:
+        try:
+            require_same_model(self._parts.encoder, self._parts.index)
+        except (Unavailable, Unembeddable):
+            return  # a store that is away is `_probe`'s to say, a text that is refused the batch's
+        except ArtifactError as error:
+            if self._vitals.model_fits:
+                log.error("not ready any more: %s", error)
+            self._vitals.model_fits = False
+        else:
+            self._vitals.model_fits = True
 
     def _probe(self) -> None:
         probe(self._parts.features, self._parts.index)

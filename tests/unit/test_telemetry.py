@@ -1,4 +1,4 @@
-"""The closed list of metrics, the wrappers that time calls, what the routes answer, and lag from offsets."""
+"""The closed list of metrics, the wrappers that time calls, and what the routes answer."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from pins.changes import IndexedPin
 from pins.errors import Unavailable, Unembeddable
 from pins.features import FeatureRow
 from pins.ports import PointWrite
-from streams.broker import PARKED, UPDATES, Lag
-from streams.sensors import LagClock, in_hand
+from streams.broker import PARKED, UPDATES
 from tests.fakes import FakeEncoder, FakeFeatures, FakeIndex
 from tests.unit.samples import T0
 from tests.unit.test_docs import REFUSALS
@@ -215,11 +214,10 @@ def test_index_calls_are_timed_and_lost_races_counted(telemetry: Telemetry) -> N
     assert value(telemetry, "everpin_feature_age_seconds_sum") == 2.0
 
 
-def test_a_kept_vector_has_no_feature_age_and_a_refused_pin_is_counted(telemetry: Telemetry) -> None:
+def test_a_kept_vector_has_no_feature_age(telemetry: Telemetry) -> None:
     index = timed_index(FakeIndex(), telemetry)
-    index.write([PointWrite(record("p1", 1, as_of={"pin_content": T0}, refused="encoder_error"), None, keep_vector=True)])
+    index.write([PointWrite(record("p1", 1, as_of={"pin_content": T0}), None, keep_vector=True)])
     assert value(telemetry, "everpin_feature_age_seconds_count") == 0
-    assert telemetry.labelled(telemetry.refused) == {"encoder_error": 1}
 
 
 def test_a_write_to_an_absent_index_will_be_tried_again(telemetry: Telemetry) -> None:
@@ -337,33 +335,3 @@ def test_metrics_are_scraped_with_disk_and_model(client: httpx.Client, parts: Pa
     assert (value(parts.telemetry, "everpin_disk_free_bytes") or 0) > 0
     parts.settings.home = tmp_path / "gone"
     assert client.get("/metrics").status_code == 200
-
-
-# --- lag
-
-
-def test_lag_in_seconds_is_the_age_of_the_oldest_message_in_hand() -> None:
-    found = LagClock().read([Lag(UPDATES, 0, 10, 15), Lag(UPDATES, 1, 3, 3)], {(UPDATES, "0"): 990.0, (UPDATES, "1"): 1.0}, 1000.0)
-    assert found == {(UPDATES, "0"): (5, 10.0, 10), (UPDATES, "1"): (0, 0.0, 3)}
-
-
-def test_lag_without_a_message_in_hand_counts_from_when_it_was_seen() -> None:
-    clock, behind = LagClock(), [Lag(UPDATES, 0, 10, 15)]
-    assert clock.read(behind, {}, 1000.0)[UPDATES, "0"] == (5, 0.0, 10)
-    assert clock.read(behind, {}, 1030.0)[UPDATES, "0"] == (5, 30.0, 10)
-    assert clock.read([Lag(UPDATES, 0, 12, 15)], {}, 1040.0)[UPDATES, "0"] == (3, 0.0, 12)
-    assert clock.read([Lag(UPDATES, 0, 15, 15)], {}, 1050.0)[UPDATES, "0"] == (0, 0.0, 15)
-    assert clock.read([Lag(UPDATES, 0, 15, 16)], {}, 1060.0)[UPDATES, "0"] == (1, 0.0, 15)
-
-
-def test_clocks_that_disagree_make_no_negative_lag() -> None:
-    assert LagClock().read([Lag(UPDATES, 0, None, 1)], {(UPDATES, "0"): 1005.0}, 1000.0)[UPDATES, "0"] == (1, 0.0, 0)
-
-
-def test_the_oldest_parked_message_is_known_by_its_header() -> None:
-    def message(topic: str, partition: int, at: float, **headers: bytes) -> Any:
-        return SimpleNamespace(topic=topic, partition=partition, timestamp=at, headers=list(headers.items()))
-
-    held = [message(UPDATES, 0, 50.0), message(UPDATES, 0, 40.0), message(PARKED, 1, 90.0, parked_since_us=b"30000000"), message(PARKED, 1, 80.0)]
-    assert in_hand(held) == ({(UPDATES, "0"): 40.0, (PARKED, "1"): 80.0}, 30.0)
-    assert in_hand([]) == ({}, None)
