@@ -142,6 +142,13 @@ def _entity(key: bytes) -> str:
     return value
 
 
+def _is_of_project(key: bytes, project: bytes) -> bool:
+    """Whether a Redis key is this project's and not one's whose name only ends the same."""
+    entity = key.removesuffix(project)
+    prefix = len(serialize_entity_key_prefix(["pin_id"]))
+    return len(entity) == prefix + 8 + int.from_bytes(entity[prefix + 4 : prefix + 8], "little")
+
+
 def _table(config: RepoConfig, view: FeatureView) -> str:
     name: str = _quote_id(_table_id(config.project, view, False))
     return name
@@ -187,7 +194,8 @@ class OrderedRedisOnlineStore(RedisOnlineStore):
         pattern = serialize_entity_key_prefix(views[0].join_keys) + b"*" + project
         cursor = 0
         while True:
-            cursor, keys = client.scan(cursor, match=pattern, count=batch)
+            cursor, found = client.scan(cursor, match=pattern, count=batch)
+            keys = [key for key in found if _is_of_project(key, project)]
             with client.pipeline(transaction=False) as pipe:
                 for key in keys:
                     pipe.hmget(key, [f"_ts:{view.name}" for view in views])
