@@ -17,7 +17,7 @@ from typing import Any
 from confluent_kafka import Producer
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
-from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
+from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError, UnknownError
 
 from pins.errors import Unavailable
 from pins.events import PinEvent, encode
@@ -136,7 +136,9 @@ class EventProducer:
 
     def __init__(self, broker: Broker, group: str) -> None:
         self._broker = broker
-        self._producer = _reached(broker, lambda: KafkaProducer(**broker.options(), acks="all", linger_ms=2, max_request_size=2 << 20))
+        # Not idempotent: after one refused message kafka-python 3.0.12 would refuse all that follow. A message sent twice is harmless here.
+        options = broker.options() | {"acks": "all", "enable_idempotence": False, "linger_ms": 2, "max_request_size": 2 << 20}
+        self._producer = _reached(broker, lambda: KafkaProducer(**options))
         self._offsets = Offsets(broker, group) if broker.embedded else None
         self._unchecked = self._unchecked_bytes = 0
         self._refused: list[Exception] = []
@@ -146,19 +148,19 @@ class EventProducer:
         self.send_raw(event.pin_id.encode(), encode(event))
 
     def send_raw(self, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes] = MappingProxyType({})) -> None:
-        """Queue any bytes: a Kafka tombstone, a dead letter's replay, or what a producer with a defect would send."""
+        """Queue any bytes: a Kafka tombstone, or what a producer with a defect would send."""
         self._queue(Post(UPDATES, key, value, headers)).add_errback(self._refused.append)
 
     def deliver(self, posts: Iterable[Post], timeout_s: float = 30) -> list[str]:
         """Send these and wait for the broker's answer to each: empty, or why it refused that one. Raises Unavailable."""
         empty = "it has neither key nor value, so it names no pin"  # Kafka's client for Python refuses such a message
         sent = [None if post.key is None and post.value is None else self._queue(post) for post in posts]
-        _reached(self._broker, lambda: self._producer.flush(timeout_s))
+        _reached(self._broker, lambda: self._wait(timeout_s))
         return [empty if future is None else _refusal(self._broker, future) for future in sent]
 
     def flush(self, timeout_s: float = 30) -> None:
         """Wait until everything queued is acknowledged. Raises Unavailable, also when the broker refused any of it."""
-        _reached(self._broker, lambda: self._producer.flush(timeout_s))
+        _reached(self._broker, lambda: self._wait(timeout_s))
         if self._refused:
             refused, self._refused = self._refused, []
             raise Unavailable(f"Kafka at {self._broker.address} did not take {len(refused)} messages, the first because: {refused[0]}; send them again")
@@ -168,6 +170,17 @@ class EventProducer:
         self._producer.close()
         if self._offsets:
             self._offsets.close()
+
+    def _wait(self, timeout_s: float) -> None:
+        """Flush. kafka-python 3.0.12 gives up on a batch that it had to split, because the broker found it too large: wait for its parts."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                self._producer.flush(timeout_s)
+                return
+            except UnknownError:
+                if time.monotonic() > deadline:
+                    raise
 
     def _queue(self, post: Post) -> Any:
         """Hand one message to Kafka's client; returns the future of its acknowledgement."""

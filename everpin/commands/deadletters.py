@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 
 from embedder.artifact import read_manifest
 from everpin.commands.output import PARTIAL, AsJson, emit
@@ -44,7 +44,7 @@ def dlq_list(
 ) -> None:
     """The dead letters and why they are dead."""
     letters = [letter.as_json() for letter in dead_letters(require_broker(settings()), wanted(reason, pin, since, until), settled=settled)]
-    table = Table("letter", "reason", "pin", "attempts", "first failure", "detail", *(["settled"] if settled else []))
+    table = Table("letter", "reason", "pin", "attempts", "first failure", "detail", *([Column("settled", overflow="fold")] if settled else []))
     for letter in letters:
         end = letter["settled"]
         words = [f"{end['how']} {end['at']}" if end else "waits"] if settled else []

@@ -14,7 +14,10 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 
-from streams.broker import DEAD, Broker, EventProducer, embedded_broker, end_offsets, ensure_topics, read_topic, start_offsets
+from everpin.commands.deadletters import wanted
+from pins.errors import Unavailable
+from pins.events import encode
+from streams.broker import DEAD, UPDATES, Broker, EventProducer, Post, embedded_broker, end_offsets, ensure_topics, read_topic, start_offsets
 from streams.deadletters import REPLAYED, dead_letters, depth, letters_since, settle
 from tests.integration.rig import Rig, captions, until
 from tests.services.kafka import RunningKafka
@@ -63,8 +66,6 @@ def poison(rig: Rig, *pins: str, value: bytes = b"this is no event") -> None:
 
 def letter(rig: Rig, pin: str, reason: str = "not_json", value: bytes = b"this is no event", **headers: bytes) -> str:
     """A dead letter without a worker, all in one partition; its place."""
-    from streams.broker import Post
-
     producer = EventProducer(rig.broker, rig.group)
     assert producer.deliver([Post(DEAD, pin.encode(), value, {"reason": reason.encode(), **headers}, 0)]) == [""]
     producer.close()
@@ -120,8 +121,6 @@ def test_letters_come_back_once_and_fail_again_with_their_history(rig: Rig) -> N
 def test_a_replayed_event_that_can_be_used_now_reaches_the_index(rig: Rig) -> None:
     ensure_topics(rig.broker, 4, 1)
     (event,) = captions(["late"], "once refused, now welcome")
-    from pins.events import encode
-
     letter(rig, "late", "unknown_type", encode(event), attempts=b"1", first_failure_us=b"1764000000000000")
     rig.url(rig.start())
     assert everpin(rig, "dlq", "replay", "--reason", "unknown_type")["sent"] == 1
@@ -141,6 +140,26 @@ def test_what_cannot_be_replayed_is_said_and_stays(rig: Rig) -> None:
     assert everpin(rig, "dlq", "replay", with_nothing, code=1)["refused"] == {with_nothing: "it has neither key nor value, so it names no pin"}
     assert waiting(rig) == [cut, with_nothing]
     assert everpin(rig, "dlq", "list", "--all")["dead_letters"][0]["letter"] == whole
+
+
+def test_what_kafka_refuses_is_said_and_stays(own_kafka: RunningKafka, tmp_path: Path) -> None:
+    """pin-updates takes less than pin-updates.dead: a replay names the letter, and a producer does not call it sent."""
+    rig = Rig(Broker(own_kafka.address), tmp_path / "home")
+    admin = KafkaAdminClient(bootstrap_servers=own_kafka.address)
+    admin.create_topics([NewTopic(UPDATES, 4, 1, topic_configs={"max.message.bytes": "500"})])
+    admin.close()
+    ensure_topics(rig.broker, 4, 1)
+    small, large = letter(rig, "a"), letter(rig, "b", value=os.urandom(2000))
+    done = everpin(rig, "dlq", "replay", code=1)
+    assert (done["matched"], done["sent"], list(done["refused"])) == (2, 1, [large])
+    assert "MessageSizeTooLarge" in done["refused"][large]
+    assert waiting(rig) == [large]
+    assert [found.settled is not None for found in dead_letters(rig.broker, wanted(letters=[small]), settled=True)] == [True]
+    producer = EventProducer(rig.broker, rig.group)
+    producer.send_raw(b"b", os.urandom(2000))
+    with pytest.raises(Unavailable, match=r"did not take 1 messages, the first because: .*MessageSizeTooLarge.*send them again"):
+        producer.flush()
+    producer.close()
 
 
 def test_a_bad_filter_says_what_to_write(embedded_rig: Rig) -> None:
