@@ -198,7 +198,7 @@ def test_links_lead_somewhere(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
 def test_paths_exist(name: str) -> None:
-    folders = "pins|embedder|index|streams|tests|bench|docs|docker|everpin|feature_repo|training|requirements"
+    folders = "pins|embedder|index|streams|tests|bench|docs|docker|everpin|feature_repo|ops|training|requirements"
     for path in re.findall(rf"`((?:{folders})/[\w./-]*)`", read(name)):
         assert (ROOT / path).exists(), f"{name}: {path}"
     for test in re.findall(r"`(test_\w+\.py)`", read(name)):
