@@ -222,9 +222,10 @@ class Telemetry:
         self._shown = set(partitions)
 
     def show_points(self, model_id: str, counts: Mapping[str, int]) -> None:
-        """Pins in a model's collection by state (`PinIndex.counts`); a state that is not in STATES is not shown."""
+        """Pins in a model's collection by state (`PinIndex.counts`), of STATES. What an index does not count is not shown as 0."""
         for state in STATES:
-            self.points.labels(model_id, state).set(counts.get(state, 0))
+            if state in counts:
+                self.points.labels(model_id, state).set(counts[state])
 
     def show_model(self, model_id: str, sha256: str, template_version: int) -> None:
         """What runs, for telling two models of one name apart."""

@@ -88,9 +88,9 @@ def test_lag_of_a_lost_partition_vanishes(telemetry: Telemetry) -> None:
 
 def test_points_by_state_are_set_anew(telemetry: Telemetry) -> None:
     telemetry.show_points("m1", {"live": 5, "dead": 2})
-    telemetry.show_points("m1", {"live": 4, "textless": 1, "something": 9})
+    telemetry.show_points("m1", {"live": 4, "textless": 1, "dead": 0, "something": 9})
     states = {state: value(telemetry, "everpin_points", model_id="m1", state=state) for state in ("live", "textless", "dead", "refused", "something")}
-    assert states == {"live": 4, "textless": 1, "dead": 0, "refused": 0, "something": None}
+    assert states == {"live": 4, "textless": 1, "dead": 0, "refused": None, "something": None}
 
 
 def test_the_exposition_is_one_text_with_the_metrics_of_others(telemetry: Telemetry) -> None:
