@@ -22,8 +22,10 @@ from tests.faults.worker import POINTS
 
 AT_POINT = 0.6
 """Share of kills at a named point; the others come at a random moment, be it at work, at rest, joining or starting."""
-ZOMBIE_S = (12.0, 16.0)
-"""A pause longer than the session time-out of 10 s: the group has moved on when the zombie wakes."""
+SESSION_S = 10.0
+"""Everpin's session time-out (`streams.app.build_app`)."""
+ZOMBIE_SESSIONS = (1.2, 1.6)
+"""A pause is longer than the session: the group has moved on when the zombie wakes."""
 OUTAGE_S = (4.0, 10.0)
 REACH_S = 90.0
 """How long a fault waits for its worker to reach its point."""
@@ -42,7 +44,10 @@ class Fault:
     lasts_s: float = 0.0
 
 
-def plan(seed: int, seconds: float, workers: int, *, kills: int, pauses: int, deploys: int, outages: Sequence[str]) -> list[Fault]:
+def plan(
+    seed: int, seconds: float, workers: int, *, kills: int, pauses: int, deploys: int, outages: Sequence[str],
+    at_points: int | None = None, session_s: float = SESSION_S,
+) -> list[Fault]:  # fmt: skip
     """A plan of faults over `seconds`, in the order of their times; points come round in turn, so each gets its share."""
     chance = random.Random(f"faults-{seed}")
 
@@ -52,9 +57,10 @@ def plan(seed: int, seconds: float, workers: int, *, kills: int, pauses: int, de
     points, zombies = list(POINTS), list(ZOMBIE_POINTS)
     chance.shuffle(points)
     chance.shuffle(zombies)
-    at_point = round(kills * AT_POINT)
+    at_point = round(kills * AT_POINT) if at_points is None else at_points
+    shortest, longest = (sessions * session_s for sessions in ZOMBIE_SESSIONS)
     made = [Fault(when(), "kill", number % workers, points[number % len(points)] if number < at_point else "") for number in range(kills)]
-    made += [Fault(when(), "pause", (one + 1) % workers, zombies[one % len(zombies)], round(chance.uniform(*ZOMBIE_S), 2)) for one in range(pauses)]
+    made += [Fault(when(), "pause", (one + 1) % workers, zombies[one % len(zombies)], round(chance.uniform(shortest, longest), 2)) for one in range(pauses)]
     made += [Fault(when(), "deploy", (number + 2) % workers) for number in range(deploys)]
     made += [Fault(when(), kind, lasts_s=round(chance.uniform(*OUTAGE_S), 2)) for kind in outages]
     return sorted(made, key=lambda fault: fault.at_s)
@@ -89,7 +95,7 @@ class Injector:
         """Carry out nothing more; faults under way end by themselves."""
         self._cancelled.set()
         for thread in self._threads:
-            thread.join(2 * OUTAGE_S[1] + ZOMBIE_S[1])
+            thread.join(2 * OUTAGE_S[1] + ZOMBIE_SESSIONS[1] * SESSION_S)
 
     def count(self, kind: str, point: str | None = None) -> int:
         return sum(number for (one, where), number in self.done.items() if one == kind and point in (None, where) and where != NOT_REACHED)
@@ -133,9 +139,13 @@ class Injector:
     def _kill_at(self, slot: Slot, point: str) -> bool:
         before = _lines(slot, f"kill {point} ")
         _arm(slot.arm, f"kill {point}")
-        reached = self.until(lambda: _lines(slot, f"kill {point} ") > before, REACH_S)
+        self.until(lambda: _lines(slot, f"kill {point} ") > before, REACH_S)
         slot.arm.unlink(missing_ok=True)
-        return reached or _lines(slot, f"kill {point} ") > before
+        if _lines(slot, f"kill {point} ") == before:
+            return False
+        dying = slot.process  # the supervisor may be replacing it already
+        self.until(lambda: dying is not slot.process or dying is None or dying.poll() is not None, 5)
+        return True
 
     def _zombie(self, slot: Slot, fault: Fault) -> bool:
         before = _lines(slot, f"pause {fault.point} ")

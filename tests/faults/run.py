@@ -36,12 +36,11 @@ from tests.faults.generator import counts, schedule
 from tests.faults.injector import Injector, plan
 from tests.faults.oracle import Verdict, compare
 from tests.faults.report import Report
-from tests.faults.setting import Choice, Setting, setting
+from tests.faults.setting import PARTITIONS, Choice, Setting, setting
 from tests.services import ServiceUnavailable
 
 PER_KILL_S = 25.0
 """Most seconds that one kill is expected to take a worker out of work: detection, start, join."""
-PARTITIONS = 4
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,7 +49,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--minutes", type=float, default=2.0, help="how long events flow, at least (default 2)")
     made.add_argument("--workers", type=int, default=3, help="workers in the group, 1 to 4 (default 3)")
     made.add_argument("--kill", type=int, default=20, help="SIGKILLs; six of ten at named points in turn, the others at random moments (default 20)")
-    made.add_argument("--pause", type=int, default=None, help="workers frozen for 12 to 16 s at a named point (default: one a minute)")
+    made.add_argument("--at-points", type=int, default=None, metavar="N", help="so many of the kills at named points instead of six of ten")
+    made.add_argument("--pause", type=int, default=None, help="workers frozen beyond their session at a named point (default: one a minute)")
+    made.add_argument("--session", type=float, default=10.0, help="the group's session time-out in seconds (default 10, as in production)")
     made.add_argument("--deploy", type=int, default=None, help="workers replaced by a new one (default: one a minute)")
     made.add_argument("--outages", type=int, default=None, help="outages of services, each kind in turn (default: each kind once)")
     made.add_argument("--skew", type=float, default=5.0, help="seconds by which the second worker's clock is ahead and the third's behind (default 5)")
@@ -73,6 +74,7 @@ def planned(asked: argparse.Namespace, kinds: Sequence[str]) -> list[Any]:
         asked.seed, asked.minutes * 60, asked.workers, kills=asked.kill,
         pauses=minutes if asked.pause is None else asked.pause,
         deploys=minutes if asked.deploy is None else asked.deploy,
+        at_points=asked.at_points, session_s=asked.session,
         outages=[kinds[one % len(kinds)] for one in range(number)] if kinds else [],
     )  # fmt: skip
 
@@ -80,12 +82,12 @@ def planned(asked: argparse.Namespace, kinds: Sequence[str]) -> list[Any]:
 def play(asked: argparse.Namespace, choice: Choice, folder: Path, say: Any = lambda words: None) -> Report:
     """One whole run. Raises ServiceUnavailable, Unavailable, TimeoutError when it cannot take place."""
     started = time.monotonic()
-    names = ("seed", "minutes", "workers", "kill", "pins", "rate", "skew")
+    names = ("seed", "minutes", "workers", "kill", "pins", "rate", "skew", "session")
     report = Report({name: getattr(asked, name) for name in names} | {"broker": choice.broker, "features": choice.features, "index": choice.index})
     say("starting services")
     with setting(choice, folder) as services:
         ensure_topics(services.broker, PARTITIONS, 1)
-        fleet = Fleet(services, asked.workers, asked.skew)
+        fleet = Fleet(services, asked.workers, asked.skew, {"FAULT_SESSION_S": str(asked.session)})
         try:
             fleet.start()
             features = FeastFeatures(services.config.feast_home, services.config.feast_yaml)

@@ -17,7 +17,15 @@ from tests.services.kafka import RunningKafka, start_kafka
 from tests.services.redis import start_redis
 
 REDIS_YAML = Path(__file__).parents[2] / "feature_repo" / "feature_store.redis.yaml"
-WORKER_SETTINGS = {"EVERPIN_THREADS": "1", "EVERPIN_PARK_DELAY_S": "1", "EVERPIN_QDRANT_TIMEOUT_S": "5", "PYTHONWARNINGS": "ignore"}
+PARTITIONS = 12
+"""Of each topic on Kafka: divided evenly by one to four workers. Faust gives each at most its share rounded up, the last ones the rest."""
+WORKER_SETTINGS = {
+    "EVERPIN_PARTITIONS": str(PARTITIONS),
+    "EVERPIN_THREADS": "1",
+    "EVERPIN_PARK_DELAY_S": "1",
+    "EVERPIN_QDRANT_TIMEOUT_S": "5",
+    "PYTHONWARNINGS": "ignore",
+}
 
 
 @dataclass(frozen=True, slots=True)
