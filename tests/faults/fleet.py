@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.faults.processes import WorkerProcess, start
 from tests.faults.setting import Setting
 from tests.services.process import free_port
 
@@ -30,7 +30,7 @@ class Slot:
     number: int
     folder: Path
     skew_s: float = 0.0
-    process: subprocess.Popen[bytes] | None = None
+    process: WorkerProcess | None = None
     port: int = 0
     starts: int = 0
     wanted: bool = False
@@ -63,8 +63,8 @@ class Slot:
 class Fleet:
     """Starts the workers, and keeps them running until `stop`. `exits` counts exit codes, and `unclean` those of orderly stops."""
 
-    def __init__(self, setting: Setting, workers: int, skew_s: float = 0.0, settings: dict[str, str] | None = None) -> None:
-        self.setting, self.settings = setting, settings or {}
+    def __init__(self, setting: Setting, workers: int, skew_s: float = 0.0, settings: dict[str, str] | None = None, how: str = "fork") -> None:
+        self.setting, self.settings, self.how = setting, settings or {}, how
         skews = (0.0, skew_s, -skew_s)
         self.slots = [Slot(number, setting.folder / f"worker-{number}", skews[number % 3] if workers > 1 else 0.0) for number in range(workers)]
         self.exits: Counter[int] = Counter()
@@ -84,9 +84,7 @@ class Fleet:
         slot.port, slot.starts = free_port(), slot.starts + 1
         faults = {"FAULT_ARM": str(slot.arm), "FAULT_LEDGER": str(slot.ledger), "FAULT_CLOCK_SKEW_S": str(slot.skew_s)}
         told = self.setting.environment(f"{slot.number}-{slot.starts}") | {"EVERPIN_HTTP_PORT": str(slot.port)} | faults | self.settings | more
-        with slot.log.open("ab") as output:
-            command = [sys.executable, "-m", "tests.faults.worker"]
-            slot.process = subprocess.Popen(command, env=told, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True)
+        slot.process = start(self.how, told, slot.log)
 
     def replace(self, slot: Slot) -> None:
         """A deploy: a new worker beside the old one, which is then told to stop. Where only one may run, one after the other."""
@@ -156,7 +154,7 @@ class Fleet:
                 finally:
                     slot.changing.release()
 
-    def _stop(self, process: subprocess.Popen[bytes] | None) -> None:
+    def _stop(self, process: WorkerProcess | None) -> None:
         if process is None:
             return
         running = process.poll() is None
@@ -171,6 +169,6 @@ class Fleet:
             self.unclean.append(code)
 
     @staticmethod
-    def _signal(process: subprocess.Popen[bytes] | None, number: int) -> None:
+    def _signal(process: WorkerProcess | None, number: int) -> None:
         if process is not None and process.poll() is None:
             os.kill(process.pid, number)

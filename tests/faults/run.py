@@ -60,6 +60,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--broker", choices=["embedded", "kafka"], default="", help="default: embedded for one worker, else kafka")
     made.add_argument("--features", choices=["sqlite", "redis"], default="", help="default: sqlite for one worker, else redis")
     made.add_argument("--index", choices=["edge", "server"], default="", help="default: edge for one worker, else server")
+    made.add_argument(
+        "--start", choices=["fork", "exec"], default="fork", help="start workers from a process with the imports done, or from nothing (default fork)"
+    )
     made.add_argument("--folder", type=Path, default=None, help="keep logs and stores here (default: a temporary folder, kept when something is wrong)")
     made.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the result as a JSON document")
     made.add_argument("--plan", action="store_true", help="print the faults this seed gives, and do nothing")
@@ -82,12 +85,12 @@ def planned(asked: argparse.Namespace, kinds: Sequence[str]) -> list[Any]:
 def play(asked: argparse.Namespace, choice: Choice, folder: Path, say: Any = lambda words: None) -> Report:
     """One whole run. Raises ServiceUnavailable, Unavailable, TimeoutError when it cannot take place."""
     started = time.monotonic()
-    names = ("seed", "minutes", "workers", "kill", "pins", "rate", "skew", "session")
+    names = ("seed", "minutes", "workers", "kill", "pins", "rate", "skew", "session", "start")
     report = Report({name: getattr(asked, name) for name in names} | {"broker": choice.broker, "features": choice.features, "index": choice.index})
     say("starting services")
     with setting(choice, folder) as services:
         ensure_topics(services.broker, PARTITIONS, 1)
-        fleet = Fleet(services, asked.workers, asked.skew, {"FAULT_SESSION_S": str(asked.session)})
+        fleet = Fleet(services, asked.workers, asked.skew, {"FAULT_SESSION_S": str(asked.session)}, asked.start)
         try:
             fleet.start()
             features = FeastFeatures(services.config.feast_home, services.config.feast_yaml)
