@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from bench.machine import machine
 from pins.errors import InvalidEvent
 from pins.events import REASONS, PinEvent, decode, encode
 from pins.features import PinFeatures, pin_features
@@ -274,7 +275,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tally = fuzz(asked.inputs, asked.seed, asked.limit_ms, lambda done: progress.update(task, completed=done))
     show(tally, Console(width=140))
     if asked.json:
-        asked.json.write_text(json.dumps(asdict(tally), indent=2) + "\n")
+        made = {"command": " ".join(["python -m tests.faults.fuzz", *(arguments or sys.argv[1:])]), "machine": machine()}
+        asked.json.write_text(json.dumps(made | asdict(tally), indent=2) + "\n")
     return 1 if tally.broken else 0
 
 

@@ -59,7 +59,9 @@ class Step:
 
 
 def feature_rows(step: Step, base_us: int) -> list[FeatureRow]:
-    """The rows a `feast` step writes."""
+    """The rows a step brings into Feast, by itself or by the worker that reads it."""
+    if step.kind in ("delete", "tombstone"):
+        return [FeatureRow("pin_status", step.pin_id, base_us + step.event_us, {"deleted": 1})]
     return [FeatureRow(view, step.pin_id, base_us + step.event_us, row) for view, row in step.rows.items()]
 
 

@@ -26,6 +26,8 @@ SESSION_S = 10.0
 """Everpin's session time-out (`streams.app.build_app`)."""
 ZOMBIE_SESSIONS = (1.2, 1.6)
 """A pause is longer than the session: the group has moved on when the zombie wakes."""
+AWAKE_S = 3.0
+"""Time a zombie has, once awake, to write what it meant to write, before its slot meets the next fault."""
 OUTAGE_S = (4.0, 10.0)
 REACH_S = 90.0
 """How long a fault waits for its worker to reach its point."""
@@ -158,6 +160,7 @@ class Injector:
         process = slot.process
         if process is not None and process.poll() is None:
             process.send_signal(signal.SIGCONT)
+            self._cancelled.wait(AWAKE_S)
         return True
 
     def _kafka_kill(self, lasts_s: float) -> None:

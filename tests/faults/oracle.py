@@ -6,14 +6,16 @@ Bounded: pins are compared in batches, so memory does not grow with their number
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from embedder.onnx import OnnxEncoder
 from pins.changes import Fingerprint, IndexedPin, fingerprint, surface_fields
-from pins.features import PinFeatures
+from pins.features import FeatureRow, PinFeatures, pin_features
 from pins.ports import FeatureSource, PinIndex, Vector
 from pins.text import TEMPLATE_VERSION, render
 
@@ -41,6 +43,7 @@ class Verdict:
     live: int = 0
     dead: int = 0
     cosmetic: int = 0
+    embedded_at_us: dict[str, int] = field(default_factory=dict)
     faults: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in FAULTS})
 
     @property
@@ -90,6 +93,8 @@ def _live(
         return
     if record.model_id != encoder.model_id or record.template_version != TEMPLATE_VERSION:
         yield "wrong_model"
+    if record.embedded:
+        verdict.embedded_at_us[record.pin_id] = record.embedded_at_us
     text = render(pin)
     now = fingerprint(text.text)
     if not _true_to_itself(record, vector, fresh):
@@ -110,6 +115,18 @@ def _true_to_itself(record: IndexedPin, vector: Vector | None, fresh: dict[Finge
     if record.fingerprint != fingerprint(record.text) or record.embedded != bool(record.text):
         return False
     return vector is None if not record.text else vector is not None and float(np.dot(vector, fresh[fingerprint(record.text)])) >= SAME_VECTOR
+
+
+def versions(rows: Iterable[FeatureRow]) -> int:
+    """How many texts these rows make, one after the other in the order of their event times: embeds, if none were saved or repeated."""
+    values: dict[str, dict[str, Any]] = defaultdict(dict)
+    texts: set[tuple[str, Fingerprint]] = set()
+    for row in sorted(rows, key=lambda row: row.event_time_us):
+        values[row.key] |= row.values
+        pin = pin_features(row.key, values[row.key], {})
+        if not pin.deleted and (text := render(pin).text):
+            texts.add((row.key, fingerprint(text)))
+    return len(texts)
 
 
 def _batches(pin_ids: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 IMPORTED = (
-    "streams.features", "streams.worker", "streams.broker", "streams.transport", "everpin.wiring", "everpin.http", "index.qdrant", "faust", "uvicorn",
+    "streams.broker", "streams.features", "streams.worker", "streams.transport", "everpin.wiring", "everpin.http", "index.qdrant", "faust", "uvicorn",
 )  # fmt: skip
 """Everything that `streams.app` stands on; not itself, because it takes the parts that `tests.faults.worker` replaces."""
 

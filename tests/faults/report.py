@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,9 +14,9 @@ from rich.table import Table
 from streams.broker import DEAD, EMBEDDED, Broker, read_topic
 from streams.deadletters import dead_letters
 from tests.faults.fleet import Fleet, Slot
-from tests.faults.generator import Step
+from tests.faults.generator import Step, feature_rows
 from tests.faults.injector import NOT_REACHED, RANDOM, Injector
-from tests.faults.oracle import FAULTS, Verdict
+from tests.faults.oracle import FAULTS, Verdict, versions
 from tests.faults.worker import POINTS
 
 
@@ -37,11 +38,13 @@ class Report:
     starts: int = 0
     messages_handled: int = 0
     batches: int = 0
+    texts_made: int = 0
     texts_encoded: int = 0
     texts_encoded_unique: int = 0
     recovery_s: dict[str, float] = field(default_factory=dict)
     embedded_published: int = 0
     embedded_published_twice: int = 0
+    never_announced: int = 0
     dead_letters: dict[str, int] = field(default_factory=dict)
     poison_lost: int = 0
     innocent_dead: int = 0
@@ -130,8 +133,18 @@ class Report:
         self.innocent_dead = len(found - poison)
         if self.innocent_dead:
             self.examples[DEAD] = [f"{letter.pin_id} {letter.reason}: {letter.detail[:200]}" for letter in letters if letter.value not in poison][:10]
-        published = Counter(bytes(record.value) for record in read_topic(broker, EMBEDDED))
-        self.embedded_published, self.embedded_published_twice = published.total(), published.total() - len(published)
+        self.texts_made = versions(row for step in steps for row in feature_rows(step, 0))
+
+    def read_notices(self, broker: Broker, verdict: Verdict) -> None:
+        """Every vector that changed should have been announced on pin-embedded; see which of those served now never were."""
+        announced: Counter[tuple[str, int]] = Counter()
+        newest: dict[str, int] = {}
+        for record in read_topic(broker, EMBEDDED):
+            notice = json.loads(record.value)
+            announced[notice["pin_id"], notice["v"]] += 1
+            newest[notice["pin_id"]] = max(notice["v"], newest.get(notice["pin_id"], 0))
+        self.embedded_published, self.embedded_published_twice = announced.total(), announced.total() - len(announced)
+        self.never_announced = sum(at_us > newest.get(pin_id, 0) for pin_id, at_us in verdict.embedded_at_us.items())
 
     def show(self, console: Console) -> None:
         """The table."""
@@ -159,8 +172,12 @@ class Report:
             ("worker starts, exits", f"{self.starts}; exit codes {self.exits}"),
             ("assignments", f"{self.rebalances} (a rebalance gives one to each worker)"),
             ("messages handled", f"{self.messages_handled} in {self.batches} batches"),
+            ("texts made by the schedule", f"{self.texts_made} (one batch makes one embed of many changes of a pin)"),
             ("texts encoded", f"{self.texts_encoded}, of them {self.repeated_embeds} again (the price of at-least-once)"),
-            ("pin-embedded", f"{self.embedded_published} published, {self.embedded_published_twice} of them twice"),
+            (
+                "pin-embedded",
+                f"{self.embedded_published} published, {self.embedded_published_twice} of them twice; {self.never_announced} vectors served but never announced",
+            ),
             ("recovery after a kill", ", ".join(f"{name} {value}" for name, value in self.recovery_s.items()) or "no kill"),
             ("pins compared", ", ".join(f"{number} {name}" for name, number in self.pins.items())),
             *((f"  {name}", str(number)) for name, number in self.faults.items()),

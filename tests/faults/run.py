@@ -26,6 +26,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from bench.machine import machine
 from everpin.wiring import build_artifact, build_encoder, now_us, open_index
 from pins.errors import EverpinError, Unavailable
 from streams.broker import Offsets, ensure_topics
@@ -39,6 +40,7 @@ from tests.faults.report import Report
 from tests.faults.setting import PARTITIONS, Choice, Setting, setting
 from tests.services import ServiceUnavailable
 
+MEASURED = ("faust-streaming", "aiokafka", "feast", "qdrant-edge-py", "onnxruntime")
 PER_KILL_S = 25.0
 """Most seconds that one kill is expected to take a worker out of work: detection, start, join."""
 
@@ -98,7 +100,9 @@ def play(asked: argparse.Namespace, choice: Choice, folder: Path, say: Any = lam
             fleet.await_ready()
             _storm(asked, services, fleet, features, report, say)
             say("comparing with the oracle")
-            report.judge(judge(services, features, [step.pin_id for step in schedule(asked.seed, 1, 1, asked.pins)]))
+            verdict = judge(services, features, [step.pin_id for step in schedule(asked.seed, 1, 1, asked.pins)])
+            report.judge(verdict)
+            report.read_notices(services.broker, verdict)
             features.close()
         finally:
             fleet.kill()
@@ -187,7 +191,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     report.show(Console(width=150))
     if asked.json:
-        asked.json.write_text(json.dumps(report.as_json(), indent=2) + "\n")
+        made = {"command": " ".join(["python -m tests.faults.run", *(arguments or sys.argv[1:])]), "machine": machine(*MEASURED)}
+        asked.json.write_text(json.dumps(made | report.as_json(), indent=2) + "\n")
     if not report.ok:
         console.print(f"logs and stores: {folder}")
     return 0 if report.ok else 1
