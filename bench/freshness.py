@@ -1,9 +1,9 @@
 """Freshness at a steady rate: event produced to vector searchable, p50, p90 and p99.
 
-A running system holds 2,000 pins; events arrive at the given rate: 70 % change nothing, 25 % change the meaning, 5 % are new
-pins. Freshness is the worker's own figure of each embedded event (message time to after the index write), and for a sample
+A running system holds 2,000 pins; events arrive at the given rate: 68 % change nothing, 25 % change the meaning, 5 % are new
+pins, 2 % delete one. Freshness is the worker's own figure of each embedded event (message time to after the index write), and for a sample
 also what a stranger sees who asks the index until its record is as new as the event (a later event of the pin may have come
-along in the same batch); one that is not seen within 30 s is counted.
+along in the same batch), or, for every deletion, until the pin is out of the answers; one that is not seen within 30 s is counted.
 """
 
 from __future__ import annotations
@@ -24,23 +24,25 @@ from tqdm import tqdm
 
 from bench.machine import machine, write
 from bench.sample import caption, new_pin
-from bench.worker import outcomes, preload, unpaced
+from bench.worker import outcomes, preload, timed_round, unpaced
 from everpin.settings import Settings
 from everpin.system import System, running_system
 from everpin.wiring import now_us
-from pins.events import PinUpdated
-from streams.broker import EMBEDDED, read_topic
+from pins.events import PinDeleted, PinEvent, PinUpdated
+from streams.broker import EMBEDDED, EventProducer, read_topic
 
 TARGET_P99_MS = 1000
 SAMPLED_EVERY = 10
 SEEN_WITHIN_S = 30
 
 
-def event(chance: random.Random, number: int, pins: int) -> tuple[PinUpdated, bool]:
-    """One event of the mix, and whether it changes a vector."""
+def event(chance: random.Random, number: int, pins: int) -> tuple[PinEvent, bool]:
+    """One event of the mix, and whether it changes a vector. Each pin that is deleted (d0, d1, ...) is deleted once."""
     kind, at = chance.random(), now_us()
-    if kind < 0.70:
+    if kind < 0.68:
         return PinUpdated(f"p{chance.randrange(pins)}", at), False
+    if kind < 0.70:
+        return PinDeleted(f"d{number}", at), True
     if kind < 0.95:
         pin = chance.randrange(pins)
         return PinUpdated(f"p{pin}", at, {"pin_caption": {"caption": f"{caption(pin, number + 1)}, story {number}"}}), True
@@ -51,17 +53,22 @@ def event(chance: random.Random, number: int, pins: int) -> tuple[PinUpdated, bo
 class Stranger(threading.Thread):
     """Asks the index until a record is as new as an event, and notes how long after the event that was."""
 
-    def __init__(self, system: System, made: PinUpdated, seen: list[float]) -> None:
+    def __init__(self, system: System, made: PinEvent, seen: list[float]) -> None:
         super().__init__(daemon=True)
         self.system, self.made, self.seen, self.since = system, made, seen, time.perf_counter()
 
     def run(self) -> None:
         while time.perf_counter() - self.since < SEEN_WITHIN_S:
             found = self.system.http.post("/index/known", json={"pin_ids": [self.made.pin_id]}).json().get(self.made.pin_id)
-            if found and found["as_of"].get("pin_caption", 0) >= self.made.event_time_us:
+            if self._done(found):
                 self.seen.append((time.perf_counter() - self.since) * 1000)
                 return
             time.sleep(0.02)
+
+    def _done(self, found: dict[str, Any] | None) -> bool:
+        if isinstance(self.made, PinDeleted):
+            return found is not None and found["dead"]
+        return found is not None and found["as_of"].get("pin_caption", 0) >= self.made.event_time_us
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,7 @@ class Measured:
 
     inside: Sequence[float]
     outside: Sequence[float]
+    deleted: Sequence[float]
     unseen: int
     outcomes: dict[str, int]
     achieved_rate: float
@@ -79,23 +87,34 @@ def run(system: System, rate: float, seconds: float, pins: int) -> Measured:
     """Preload, then send at the rate for the time, and wait until the sample was seen."""
     producer = unpaced(system)
     preload(system, producer, pins)
-    chance, strangers = random.Random(0), list[Stranger]()
+    strangers: list[Stranger] = []
     seen: list[float] = []
+    deleted: list[float] = []
+    preload_doomed(system, producer, int(rate * seconds), pins)
+    chance = random.Random(0)
     before, since_ms, started = outcomes(system), time.time() * 1000, time.perf_counter()
     count = int(rate * seconds)
     for number in tqdm(range(count), desc=f"{rate:g} events/s"):
         time.sleep(max(0.0, started + number / rate - time.perf_counter()))
         made, changes = event(chance, number, pins)
         producer.send(made)
-        if changes and number % SAMPLED_EVERY == 0:
-            strangers.append(Stranger(system, made, seen))
+        gone = isinstance(made, PinDeleted)
+        if gone or (changes and number % SAMPLED_EVERY == 0):
+            strangers.append(Stranger(system, made, deleted if gone else seen))
             strangers[-1].start()
     sending_s = time.perf_counter() - started
     producer.close()
     for stranger in strangers:
         stranger.join(SEEN_WITHIN_S + 1)
     inside = [json.loads(record.value)["freshness_ms"] for record in read_topic(system.broker, EMBEDDED) if record.timestamp >= since_ms]
-    return Measured(inside, seen, len(strangers) - len(seen), dict(outcomes(system) - before), count / sending_s)
+    return Measured(inside, seen, deleted, len(strangers) - len(seen) - len(deleted), dict(outcomes(system) - before), count / sending_s)
+
+
+def preload_doomed(system: System, producer: EventProducer, count: int, pins: int) -> None:
+    """Index the pins that the run will delete: the same draws, made once in advance."""
+    chance = random.Random(0)
+    doomed = [made.pin_id for number in range(count) if isinstance(made := event(chance, number, pins)[0], PinDeleted)]
+    timed_round(system, producer, [new_pin(pin_id, number) for number, pin_id in enumerate(doomed)], "new")
 
 
 def percentiles(values: Sequence[float]) -> dict[str, Any]:
@@ -124,6 +143,7 @@ def main() -> None:
         "outcomes": measured.outcomes,
         "freshness_ms": percentiles(measured.inside),
         "freshness_seen_from_outside_ms": percentiles(measured.outside) | {"unseen_within_30_s": measured.unseen},
+        "deleted_seen_from_outside_ms": percentiles(measured.deleted),
         "target_p99_ms": TARGET_P99_MS,
     }
     write("freshness", document, quick=arguments.quick)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 REPEAT_S = 60.0
 """While a broker is gone its clients complain several times a second, each time in the same words about another number."""
-NOISY = ("kafka", "aiokafka", "faust", "mode", "streams.transport", "httpx", "feast", "urllib3", "uvicorn", "redis", "qdrant_client")
+NOISY = ("kafka", "aiokafka", "faust", "mode", "streams.transport", "streams.sensors", "httpx", "feast", "urllib3", "uvicorn", "redis", "qdrant_client")
 
 
 class OncePerMinute(logging.Filter):

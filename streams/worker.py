@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from pins.errors import EverpinError, FeaturesBehind, InvalidEvent, Unavailable
 from pins.events import PinEvent, decode
@@ -21,6 +21,7 @@ from pins.indexer import BatchReport, Outcome, PinIndexer
 from streams.broker import DEAD, EMBEDDED, PARKED
 from streams.parking import wait_s
 
+T = TypeVar("T")
 log = logging.getLogger("everpin.worker")
 MAX_DEAD_VALUE_BYTES = 900_000
 """A longer value is cut in its dead letter: with headers it might not fit into the topic, and would stop the worker."""
@@ -79,21 +80,18 @@ class Worker:
         self.indexer, self.send, self.observer, self.limits, self.clock = indexer, send, observer, limits, clock
         self._thread = ThreadPoolExecutor(1, "everpin-indexer")
         self._dead_in_excess = 0
-        self._answering = True
+        self._silent: set[str] = set()
 
     async def handle(self, messages: Sequence[Message]) -> None:
         """Bring the index up to date with these messages. Raises Unavailable or TooManyDeadLetters: acknowledge nothing."""
         started = time.perf_counter()
         events, dead = self._decode(messages)
-        report = await self._apply([event for event, _ in events])
+        report = await self._patiently("the stores", lambda: self._apply([event for event, _ in events]))
         dead += [(message, report.refused[event.pin_id]) for event, message in events if event.pin_id in report.refused]
         self._count_dead(len(dead), len(messages) - len(dead))
         freshness = await self._announce(report, events)
-        for message, error in dead:
-            await self._dead_letter(message, error)
-        for event, message in events:
-            if late := report.behind.get(event.pin_id):
-                await self._park(message, late)
+        await asyncio.gather(*(self._dead_letter(message, error) for message, error in dead))
+        await asyncio.gather(*(self._park(message, report.behind[event.pin_id]) for event, message in events if event.pin_id in report.behind))
         seconds = time.perf_counter() - started
         self.observer.batch(messages, report, freshness, seconds)
         log.info("batch messages=%d outcomes=%d encoded=%d dead=%d parked=%d ms=%.0f",
@@ -118,27 +116,39 @@ class Worker:
         return events, dead
 
     async def _apply(self, events: Sequence[PinEvent]) -> BatchReport:
-        """Apply with back-off while a store does not answer; one log line per change of state."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self.indexer.apply, events)
+
+    async def _patiently(self, what: str, act: Callable[[], Awaitable[T]]) -> T:
+        """Act, with back-off while stores or topics (`what`) do not answer; one log line per change of state."""
         deadline, delay = time.monotonic() + self.limits.retry_budget_s, FIRST_RETRY_S
         while True:
             try:
-                report = await asyncio.get_running_loop().run_in_executor(self._thread, self.indexer.apply, events)
+                result = await act()
             except Unavailable as error:
-                self._state(False, f"waiting up to {self.limits.retry_budget_s:.0f} s, nothing acknowledged: {error}")
+                self._away(what, error)
                 if time.monotonic() + delay > deadline:
                     raise
                 self.observer.retried()
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, LONGEST_RETRY_S)
             else:
-                self._state(True, "the stores answer again")
-                return report
+                self._back(what)
+                return result
 
-    def _state(self, answering: bool, words: str) -> None:
-        if answering != self._answering:
-            self._answering = answering
-            log.log(logging.INFO if answering else logging.ERROR, "%s", words)
-        self.observer.ready(answering)
+    def _away(self, what: str, error: Unavailable) -> None:
+        if what not in self._silent:
+            self._silent.add(what)
+            log.error("waiting up to %.0f s, nothing acknowledged: %s", self.limits.retry_budget_s, error)
+        self.observer.ready(False)
+
+    def _back(self, what: str) -> None:
+        if what in self._silent:
+            self._silent.remove(what)
+            log.info("%s answer again", what)
+            self.observer.ready(not self._silent)
+
+    async def _publish(self, topic: str, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes]) -> None:
+        await self._patiently(f"writes to {topic}", lambda: self.send(topic, key, value, headers))
 
     def _count_dead(self, dead: int, fine: int) -> None:
         """Each good message forgives one dead letter: a trickle never stops the worker, a wave does even with good ones in it."""
@@ -164,7 +174,7 @@ class Worker:
             for outcome in report.outcomes
             if not outcome.embedded and outcome.embedded_at_us >= produced[outcome.pin_id]
         ]
-        await asyncio.gather(*(self.send(EMBEDDED, outcome.pin_id.encode(), self._pin_embedded(outcome, seconds), {}) for outcome, seconds in notices))
+        await asyncio.gather(*(self._publish(EMBEDDED, outcome.pin_id.encode(), self._pin_embedded(outcome, seconds), {}) for outcome, seconds in notices))
         return freshness
 
     def _pin_embedded(self, outcome: Outcome, freshness_s: float) -> bytes:
@@ -179,7 +189,7 @@ class Worker:
         if value and len(value) > MAX_DEAD_VALUE_BYTES:
             headers["cut_from_bytes"] = str(len(value)).encode()
             value = value[:MAX_DEAD_VALUE_BYTES]
-        await self.send(DEAD, message.key, value, headers)
+        await self._publish(DEAD, message.key, value, headers)
         self.observer.dead_letter(reason)
 
     async def _park(self, message: Message, late: FeaturesBehind) -> None:
@@ -193,7 +203,7 @@ class Worker:
         due_us = now_us + int(wait_s(waited_s, self.limits.park_delay_s, left_s) * 1e6)
         times = {"not_before_us": str(due_us).encode(), "parked_since_us": str(since_us).encode()}
         due = times | {"reason": late.reason.encode(), "detail": late.detail.encode()}
-        await self.send(PARKED, message.key, message.value, self._origin(message) | due)
+        await self._publish(PARKED, message.key, message.value, self._origin(message) | due)
         self.observer.parked()
 
     def _origin(self, message: Message) -> dict[str, bytes]:

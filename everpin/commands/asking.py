@@ -33,8 +33,21 @@ def search(
     """The pins most relevant to a text, each with its relevance level."""
     if not text.strip():
         raise EverpinError("the query is empty; give at least one word")
-    results = answer_search(settings(), text, limit, Where(lang=lang, category=category, board=board))
+    where = Where(lang=lang, category=category, board=board)
+    results = answer_search(settings(), text, limit, where)
     emit({"query": text, "results": results}, as_json, lambda console: console.print(results_table(f"Search: {text}", results)))
+    if not results:
+        _say_why_nothing(where)
+
+
+def _say_why_nothing(where: Where) -> None:
+    """An answer of nothing over an empty index is no success. Raises typer.Exit then."""
+    with reading(settings()) as index:
+        live = index.counts()["live"]
+    if not live:
+        print(f"everpin: the index of {index.model_id} holds no pins; run `everpin import`, or `everpin reconcile --fix` if it was wiped", file=sys.stderr)
+        raise typer.Exit(PARTIAL)
+    print(f"everpin: none of the {live} pins in the index fits the filters {where}", file=sys.stderr)
 
 
 def related(pin: str, limit: Limit = 10, as_json: AsJson = False) -> None:

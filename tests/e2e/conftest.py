@@ -61,7 +61,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     config = Settings(home=tmp_path_factory.mktemp("home"))
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("EVERPIN_PARK_DELAY_S", "0.5")
-        environment.setenv("EVERPIN_PARK_DEADLINE_S", "4")
+        environment.setenv("EVERPIN_PARK_DEADLINE_S", "15")
         group = worker_group(config, build_artifact(config).manifest.model_id)
         with running_system(config, config.home / "worker.log") as system:
             producer, offsets = EventProducer(system.broker, group), Offsets(system.broker, group)

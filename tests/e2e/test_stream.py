@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -74,10 +76,12 @@ def test_a_reversed_event_does_not_bring_old_text_back(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("tombstone", [False, True], ids=["a delete event", "a Kafka tombstone"])
-def test_a_deleted_pin_leaves_every_search_and_never_comes_back(stage: Stage, tombstone: bool) -> None:
-    pin_id, at = fresh("gone"), now_us()
-    stage.producer.send(updated(pin_id, at, content=content(f"A glass octopus lamp {pin_id}")))
+def test_a_deleted_pin_leaves_every_surface_and_never_comes_back(stage: Stage, tombstone: bool, tmp_path: Path) -> None:
+    pin_id, neighbour, at = fresh("gone"), fresh("stays"), now_us()
+    for one in (pin_id, neighbour):
+        stage.producer.send(updated(one, at, content=content(f"A glass octopus lamp, {one}")))
     stage.drain()
+    assert pin_id in [hit["pin_id"] for hit in stage.everpin("related", neighbour)["results"]]
     if tombstone:
         stage.producer.send_raw(pin_id.encode(), None)
     else:
@@ -90,7 +94,22 @@ def test_a_deleted_pin_leaves_every_search_and_never_comes_back(stage: Stage, to
     assert record["dead"]
     assert record["text"] == ""
     assert pin_id not in [hit["pin_id"] for hit in stage.everpin("search", f"A glass octopus lamp {pin_id}")["results"]]
+    assert pin_id not in [hit["pin_id"] for hit in stage.everpin("related", neighbour)["results"]]
+    assert pin_id not in [hit["pin_id"] for hit in stage.everpin("feed", "nobody", "--limit", "1000")["results"]]
     assert "no vector" in stage.everpin("related", pin_id, code=2)
+    stage.everpin("export", str(tmp_path / "pins.jsonl"))
+    exported = (tmp_path / "pins.jsonl").read_text()
+    assert neighbour in exported
+    assert pin_id not in exported
+
+
+def test_a_search_of_an_empty_index_is_no_success(tmp_path: Path) -> None:
+    environment = {"EVERPIN_HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    command = [sys.executable, "-W", "ignore", "-m", "everpin.cli", "search", "chairs", "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["results"] == []
+    assert "holds no pins; run `everpin import`" in done.stderr
 
 
 @pytest.mark.parametrize(

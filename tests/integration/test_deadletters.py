@@ -236,7 +236,7 @@ def test_a_later_purge_takes_what_was_replayed_before(kafka_rig: Rig) -> None:
 
 
 def test_a_dead_letter_that_cannot_be_written_stops_the_worker_unacknowledged(own_kafka: RunningKafka, tmp_path: Path) -> None:
-    rig = Rig(Broker(own_kafka.address), tmp_path / "home")
+    rig = Rig(Broker(own_kafka.address), tmp_path / "home", {"EVERPIN_RETRY_BUDGET_S": "2"})
     admin = KafkaAdminClient(bootstrap_servers=own_kafka.address)
     admin.create_topics([NewTopic(DEAD, 4, 1, topic_configs={"max.message.bytes": "100"})])
     ensure_topics(rig.broker, 4, 1)

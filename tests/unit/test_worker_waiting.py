@@ -123,7 +123,7 @@ def test_a_write_that_fails_midway_is_applied_again_without_a_second_vector(stre
 
 
 @pytest.mark.parametrize("topic", [DEAD, PARKED, EMBEDDED])
-def test_a_topic_that_cannot_be_written_leaves_the_batch_unacknowledged(stream: Stream, topic: str) -> None:
+def test_a_topic_that_cannot_be_written_leaves_the_batch_unacknowledged(stream: Stream, time: Time, topic: str) -> None:
     batch = message(caption("p", "soup")), message(NOT_AN_EVENT), message(PinUpdated("late", T0, {}, {"pin_caption": T0}))
     stream.down = {topic}
     with pytest.raises(Unavailable, match=f"cannot write to {topic}"):
@@ -137,7 +137,20 @@ def test_a_topic_that_cannot_be_written_leaves_the_batch_unacknowledged(stream: 
     assert stream.index.counts()["live"] == 1
 
 
-def test_a_dead_letter_counts_only_once_it_is_written(stream: Stream) -> None:
+def test_a_topic_that_can_be_written_again_in_time_costs_only_the_wait(stream: Stream, time: Time, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "everpin.worker")
+    stream.worker.send = failing(Unavailable("cannot write"), 3, stream.worker.send)  # type: ignore[method-assign]
+    stream.handle(message(NOT_AN_EVENT))
+    assert time.waits == [0.2, 0.4, 0.8]
+    assert len(stream.on(DEAD)) == 1
+    assert stream.seen.states == [False] * 3 + [True]
+    assert [line for _, line in lines_of(caplog, "again", "nothing acknowledged")] == [
+        "waiting up to 10 s, nothing acknowledged: cannot write",
+        "writes to pin-updates.dead answer again",
+    ]
+
+
+def test_a_dead_letter_counts_only_once_it_is_written(stream: Stream, time: Time) -> None:
     stream.down = {DEAD}
     with pytest.raises(Unavailable):
         stream.handle(message(caption("p", "soup")), message(NOT_AN_EVENT))
@@ -151,7 +164,7 @@ def test_a_defect_is_raised_at_once_and_nothing_published(stream: Stream, time: 
     assert (time.waits, stream.sent) == ([], [])
 
 
-def test_a_vector_whose_notice_was_lost_in_a_crash_is_announced_when_its_message_comes_again(stream: Stream) -> None:
+def test_a_vector_whose_notice_was_lost_in_a_crash_is_announced_when_its_message_comes_again(stream: Stream, time: Time) -> None:
     stream.down = {EMBEDDED}
     with pytest.raises(Unavailable):
         stream.handle(message(caption("p", "soup")))
