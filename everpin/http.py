@@ -56,7 +56,7 @@ class Vitals:
     @property
     def reasons(self) -> list[str]:
         """Why this worker is not ready; empty when it is."""
-        found = [] if self.assigned else ["no partitions are assigned to this worker"]
+        found = [] if self.assigned else ["this worker has not joined its group yet, or is between two assignments"]
         found += [f"{store} does not answer" for store in STORES if not self.stores[store]]
         if not found and not self.answering:
             found.append("the batch in hand is being tried again; the log says why")

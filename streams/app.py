@@ -183,7 +183,7 @@ class WorkerProcess:
             log.warning("the batch in hand did not end within %.0f s; it comes again", DRAIN_S)
 
     async def _assigned(self, app: faust.App, assigned: Any, **_: Any) -> None:
-        self.vitals.assigned = bool(assigned)
+        self.vitals.assigned = True  # by none at all too: a worker beyond the partitions stands by, and a deploy must not wait for it
         log.info("partitions assigned: %d", len(assigned))
 
     async def _revoked(self, app: faust.App, revoked: Any, **_: Any) -> None:

@@ -272,7 +272,7 @@ def client(parts: Any, vitals: Vitals) -> Iterator[httpx.Client]:
 
 
 def test_a_worker_is_ready_with_partitions_and_stores(client: httpx.Client, vitals: Vitals, telemetry: Telemetry) -> None:
-    assert client.get("/readyz").json()["reasons"] == ["no partitions are assigned to this worker"]
+    assert client.get("/readyz").json()["reasons"] == ["this worker has not joined its group yet, or is between two assignments"]
     vitals.assigned = True
     answer = client.get("/readyz")
     assert (answer.status_code, answer.json()["ready"], answer.json()["reasons"]) == (200, True, [])
@@ -286,7 +286,7 @@ def test_readiness_lists_every_reason(client: httpx.Client, vitals: Vitals, tele
     answer = client.get("/readyz")
     assert answer.status_code == 503
     reasons = answer.json()["reasons"]
-    assert reasons[:4] == ["no partitions are assigned to this worker", "features does not answer", "index does not answer", "kafka does not answer"]
+    assert reasons[:4] == ["this worker has not joined its group yet, or is between two assignments", "features does not answer", "index does not answer", "kafka does not answer"]
     assert "another model of this name" in reasons[4]
     assert len(reasons) == 5
     assert value(telemetry, "everpin_ready") == 0

@@ -286,7 +286,7 @@ def test_the_command_exits_1_when_a_named_worker_is_gone(home: Any, url: str) ->
 
 
 def test_the_command_finds_the_owner_of_the_home(home: Any, worker: Worker, url: str) -> None:
-    worker.reasons = ["no partitions are assigned to this worker"]
+    worker.reasons = ["this worker has not joined its group yet, or is between two assignments"]
     with ownership(home, "test"):
         announce(home, Owner(1, url, "", "worker"))
         code, text = top("--json")
