@@ -32,7 +32,7 @@ VOCABULARY = (
     "birthday picnic autumn winter spring summer blue green red golden rustic modern vintage cosy tiny bright 木の椅子 jardín Küche été"
 )
 TWEAKED = 0.4
-"""Share of content edits that only correct the title."""
+"""Share of content edits that are only corrections."""
 WORDS = VOCABULARY.split()
 
 
@@ -173,17 +173,20 @@ class _Platform:
         """A new text; or, for some edits, a small correction of the old one, which may not be worth a new vector."""
         before = self.contents.get(pin_id)
         if before and self.chance.random() < TWEAKED:
-            tweak = self.chance.choice(
-                [str.upper, lambda title: title + "!", lambda title: title.replace(" ", "  "), lambda title: title + " " + self.words(1, 1)]
-            )
-            self.contents[pin_id] = before | {"title": tweak(before["title"])}
+            self.contents[pin_id] = before | self.tweaked(before)
         else:
             self.contents[pin_id] = self.written(pin_id)
         return self.contents[pin_id]
 
+    def tweaked(self, before: dict[str, Any]) -> dict[str, Any]:
+        """A correction: invisible to the student, or below its published bound, or just above it, or a new word."""
+        title, more = before["title"], self.words(1, 1)
+        changes = [{"title": title.upper()}, {"title": title.replace(" ", "  ")}, {"title": f"{title}!"}, {"title": f"{title} {more}"}]
+        return self.chance.choice([*changes, *[{"description": f"{before['description']} {word}"} for word in ("and", "the", "with", "of")]])
+
     def written(self, pin_id: str) -> dict[str, Any]:
         return {
-            "title": self.words(2, 6), "description": self.words(5, 30), "link_title": self.words(1, 4), "link_description": None,
+            "title": self.words(2, 6), "description": self.words(5, 45), "link_title": self.words(1, 4), "link_description": None,
             "link_url": f"https://example.org/{pin_id}", "image_url": f"https://example.org/{pin_id}.jpg",
             "category": self.chance.choice(["home", "food", "events"]), "lang": "en", "created_at_us": 1_700_000_000_000_000,
         }  # fmt: skip

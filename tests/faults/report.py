@@ -176,7 +176,7 @@ class Report:
             ("texts encoded", f"{self.texts_encoded}, of them {self.repeated_embeds} again (the price of at-least-once)"),
             (
                 "pin-embedded",
-                f"{self.embedded_published} published, {self.embedded_published_twice} of them twice; {self.never_announced} vectors served but never announced",
+                f"{self.embedded_published} published, {self.embedded_published_twice} of them twice; {self.never_announced} vectors were never announced",
             ),
             ("recovery after a kill", ", ".join(f"{name} {value}" for name, value in self.recovery_s.items()) or "no kill"),
             ("pins compared", ", ".join(f"{number} {name}" for name, number in self.pins.items())),
