@@ -147,7 +147,7 @@ def _found(stores: Stores, scope: Scope, tally: Tally, step: Callable[[int], Non
         tally.nameless += sum(not record.pin_id for record in records)
         live = [record.pin_id for record in records if record.pin_id and not record.dead and scope.holds(record.pin_id)]
         tally.records += len(live)
-        present = stores.features.of(live)
+        present = stores.features.present(live)
         for pin_id in live:
             if pin_id not in present:
                 second.add(pin_id)

@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     vanished_limit: int = Field(100, ge=1, description="Live pins found without any features, in excess of others, that stop the worker: Feast lost its data.")
     park_delay_s: float = Field(1.0, gt=0, description="Seconds until the first new look for features that Feast lacks. Each wait doubles, up to a minute.")
     park_deadline_s: float = Field(600.0, gt=0, description="Seconds after which an event whose features never came becomes a dead letter.")
-    partitions: int = Field(12, ge=1, description="Partitions of a topic that Everpin creates. A multiple of the workers, as 12 is of 1 to 4 and 6: else some get none.")
+    partitions: int = Field(12, ge=1, description="Partitions of a topic that Everpin creates: a multiple of the workers, or some may get none.")
     replication: int = Field(1, ge=1, description="Replicas of a topic that Everpin creates. 3 in production.")
     http_host: str = Field("127.0.0.1", description="Address of the worker's routes. They have no password: 0.0.0.0 only behind a firewall or in a pod.")
     http_port: int = Field(0, ge=0, le=65535, description="Port of the worker's health and index routes. 0: any free one.")

@@ -100,7 +100,12 @@ class EdgePinIndex:
             must: list[Any] = [edge.FieldCondition(key=key, match=edge.MatchValue(value)) for key, value in fields.items()]
             return int(self._call(lambda: self._shard.count(edge.CountRequest(exact=True, filter=edge.Filter(must=must)))))
 
-        return {"live": count(dead=0, embedded=1), "textless": count(dead=0, embedded=0), "dead": count(dead=1)}
+        return {
+            "live": count(dead=0, embedded=1),
+            "textless": count(dead=0, embedded=0),
+            "dead": count(dead=1),
+            "refused": count(dead=0, outdated=1),
+        }
 
     def flush(self) -> None:
         self._call(lambda: self._shard.flush())  # noqa: PLW0108  the shard is looked up under the lock: a sweep replaces it

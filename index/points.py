@@ -53,6 +53,7 @@ def payload(record: IndexedPin, mark: str) -> dict[str, Any]:
         "embedded_at_us": record.embedded_at_us,
         "as_of": dict(record.as_of),
         "refused": record.refused,
+        "outdated": int(bool(record.refused)),
     }
 
 

@@ -20,6 +20,7 @@ T = TypeVar("T")
 INDEXED = {
     "v": "integer",
     "dead": "integer",
+    "outdated": "integer",
     "fields.lang": "keyword",
     "fields.category": "keyword",
     "fields.boards": "keyword",
@@ -99,7 +100,12 @@ class QdrantPinIndex:
             must: list[Any] = [_is(key, value) for key, value in fields.items()]
             return self._call(lambda: self._client.count(self._name, count_filter=models.Filter(must=must), exact=True)).count
 
-        return {"live": count(dead=0, embedded=1), "textless": count(dead=0, embedded=0), "dead": count(dead=1)}
+        return {
+            "live": count(dead=0, embedded=1),
+            "textless": count(dead=0, embedded=0),
+            "dead": count(dead=1),
+            "refused": count(dead=0, outdated=1),
+        }
 
     def flush(self) -> None:
         """The server makes acknowledged writes durable by itself."""

@@ -26,7 +26,7 @@ import qdrant_edge as edge
 from index import points
 from pins.errors import ArtifactError, Unavailable
 
-COUNTED = ("dead", "embedded")
+COUNTED = ("dead", "embedded", "outdated")
 """Fields with an index of their own: without one, counting reads the payload of every pin."""
 COPIED_AT_ONCE = 500
 """Points per step of a rewrite: each step holds the global lock for some milliseconds."""

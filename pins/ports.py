@@ -67,6 +67,9 @@ class FeatureSource(Protocol):
     def pin_ids(self, batch: int = 1000, view: str = "") -> Iterator[Sequence[str]]:
         """Every pin with a row in any view, or in this one, in batches and bounded memory. A store may repeat a pin."""
 
+    def present(self, pin_ids: Sequence[str]) -> set[str]:
+        """Those of these pins that have a row in any view; cheaper than reading them."""
+
     def scrub(self) -> bool:
         """Remove overwritten rows from the store's own files; False when another process kept it from doing so."""
 
@@ -112,7 +115,7 @@ class PinIndex(Protocol):
         """Remove for good the `dead` tombstones of a version below `before_v` and the `nameless` points; how many of each went."""
 
     def counts(self) -> Mapping[str, int]:
-        """Number of `live` pins with a vector, `textless` pins and `dead` tombstones."""
+        """Number of `live` pins with a vector, `refused` ones among them, `textless` pins and `dead` tombstones."""
 
     def flush(self) -> None:
         """Make what was written durable against a power failure."""

@@ -73,7 +73,8 @@ def clean(raw: str) -> str:
     """Unicode NFKC, without HTML, control characters and lone surrogates; white space collapsed; emoji kept."""
     text = html.unescape(_HUGE_REFERENCE.sub("\ufffd", _TAG.sub(" ", raw[:MAX_FIELD_CHARS])))
     text = unicodedata.normalize("NFKC", _TAG.sub(" ", text))
-    return _SPACES.sub(" ", "".join(map(_visible, text))).strip()
+    visible = text if text.isprintable() else "".join(map(_visible, text))  # printable: nothing of category C, as nearly every text
+    return _SPACES.sub(" ", visible).strip()
 
 
 def _visible(char: str) -> str:

@@ -41,6 +41,9 @@ class FakeFeatures:
         for start in range(0, len(found), batch):
             yield found[start : start + batch]
 
+    def present(self, pin_ids: Sequence[str]) -> set[str]:
+        return {row.key for row in self.rows.values() if row.view != USER_VIEW} & set(pin_ids)
+
     def scrub(self) -> bool:
         return True
 
@@ -141,7 +144,7 @@ class FakeIndex:
         records = [record for record, _ in self.points.values()]
         dead = sum(record.dead for record in records)
         live = sum(record.embedded and not record.dead for record in records)
-        return {"live": live, "textless": len(records) - dead - live, "dead": dead}
+        return {"live": live, "textless": len(records) - dead - live, "dead": dead, "refused": sum(bool(record.refused) for record in records)}
 
     def flush(self) -> None: ...
 

@@ -125,6 +125,8 @@ def test_every_pin_is_listed_in_bounded_batches(features: FeatureSource, request
     assert sorted(set(listed())) == sorted(ids)
     assert sorted(set(listed("pin_status"))) == sorted([ids[7], ids[50]])
     assert sorted(set(listed("pin_content"))) == sorted(ids[:40])
+    assert features.present([*ids, unique(request, "nobody"), unique(request, "u")]) == set(ids)
+    assert features.present([]) == set()
     if "redis" not in request.node.name:
         assert len(listed()) == len(ids)
 

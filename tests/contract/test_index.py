@@ -128,13 +128,24 @@ def test_a_tombstone_is_known_and_never_found(index: PinIndex) -> None:
     assert [hit.pin_id for hit in index.search(vector(0), 10)] == ["q"]
     assert index.vectors(["p"]) == {}
     assert index.known(["p"])["p"].dead
-    assert index.counts() == {"live": 1, "textless": 0, "dead": 1}
+    assert index.counts() == {"live": 1, "textless": 0, "dead": 1, "refused": 0}
 
 
 def test_a_record_without_text_is_known_and_never_found(index: PinIndex) -> None:
     index.write([PointWrite(record("p", 1, embedded=False, text=""), None)])
     assert index.search(vector(0), 10) == []
-    assert index.counts() == {"live": 0, "textless": 1, "dead": 0}
+    assert index.counts() == {"live": 0, "textless": 1, "dead": 0, "refused": 0}
+
+
+def test_a_refused_pin_is_found_with_its_mark_and_counted(index: PinIndex) -> None:
+    put(index, "p", 1)
+    put(index, "q", 1, seed=2)
+    index.write([PointWrite(record("p", 2, refused="encoder_error"), 1, keep_vector=True)])
+    assert {hit.pin_id: hit.refused for hit in index.search(vector(0), 10)} == {"p": "encoder_error", "q": ""}
+    assert index.known(["p"])["p"].refused == "encoder_error"
+    assert index.counts() == {"live": 2, "textless": 0, "dead": 0, "refused": 1}
+    assert index.write([PointWrite(record("p", 3), 2, vector(5))]) == {"p"}
+    assert index.counts()["refused"] == 0
 
 
 def test_search_ranks_by_cosine_and_filters(index: PinIndex) -> None:
@@ -208,7 +219,7 @@ def test_a_sweep_removes_old_tombstones_and_nothing_else(index: PinIndex) -> Non
     assert index.sweep(21) == {"dead": 2, "nameless": 0}
     assert index.sweep(21) == {"dead": 0, "nameless": 0}
     assert sorted(index.known(["p0", "p1", "p2", "p3", "p4", "textless"])) == ["p2", "p3", "p4", "textless"]
-    assert index.counts() == {"live": 1, "textless": 1, "dead": 2}
+    assert index.counts() == {"live": 1, "textless": 1, "dead": 2, "refused": 0}
     np.testing.assert_allclose(index.vectors(["p3"])["p3"], vector(3), atol=1e-6)
     assert put(index, "p0", 50) == {"p0"}
     assert put(index, "p3", 51, expected=5) == {"p3"}

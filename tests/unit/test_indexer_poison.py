@@ -161,7 +161,7 @@ def test_pins_that_vanish_among_others_are_taken_out() -> None:
     for start in range(0, 40, 8):
         others = [caption(f"q{start + n}", "stew") for n in range(8)]
         assert len(indexer.apply([*hints(start, start + 8), *others]).outcomes) == 16
-    assert house.index.counts() == {"live": 40, "textless": 0, "dead": 40}
+    assert house.index.counts() == {"live": 40, "textless": 0, "dead": 40, "refused": 0}
 
 
 def test_a_batch_that_failed_counts_once_when_it_is_tried_again() -> None:

@@ -179,7 +179,7 @@ def test_a_deleted_pin_never_comes_back(batches: list[list[PinEvent]]) -> None:
     world.apply([PinDeleted(pin_id, T0 + 1_000) for pin_id in PINS])
     for batch in batches:
         world.apply(batch)
-        assert world.index.counts() == {"live": 0, "textless": 0, "dead": len(PINS)}
+        assert world.index.counts() == {"live": 0, "textless": 0, "dead": len(PINS), "refused": 0}
     assert world.encoder.encoded == []
 
 

@@ -20,7 +20,7 @@ def test_a_race_lost_to_newer_features_leaves_the_winner_s_record(house: House) 
     report = house.apply(caption("p", "ours, older"), caption("q", "pie"))
     assert [(outcome.pin_id, outcome.reason) for outcome in report.outcomes] == [("q", "new"), ("p", "stale")]
     assert house.record().text == "theirs, newer"
-    assert house.index.counts() == {"live": 2, "textless": 0, "dead": 0}
+    assert house.index.counts() == {"live": 2, "textless": 0, "dead": 0, "refused": 0}
 
 
 def test_a_pin_that_lost_a_race_is_read_anew(house: House) -> None:

@@ -29,7 +29,7 @@ def test_what_changes_no_vector_announces_nothing(stream: Stream) -> None:
     stream.sent.clear()
     stream.handle(message(caption("p", "soup")), message(caption("p", "SOUP", T0 + 1)), message(PinDeleted("q", T0)), message(None, b"r"))
     assert stream.sent == []
-    assert stream.index.counts() == {"live": 1, "textless": 0, "dead": 2}
+    assert stream.index.counts() == {"live": 1, "textless": 0, "dead": 2, "refused": 0}
 
 
 def test_freshness_is_measured_from_the_first_message_of_a_pin(stream: Stream) -> None:
