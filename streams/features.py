@@ -73,6 +73,11 @@ class FeastFeatures:
         while (page := self._call(lambda: next(pages, None))) is not None:
             yield page
 
+    def present(self, pin_ids: Sequence[str]) -> set[str]:
+        keys = [EntityKey(join_keys=["pin_id"], entity_values=[Value(string_val=pin_id)]) for pin_id in pin_ids]
+        there = self._call(lambda: self._ordered_store().present(self._store.config, [self._views[name] for name in VIEWS], keys))
+        return {pin_id for pin_id, found in zip(pin_ids, there, strict=True) if found}
+
     def scrub(self) -> bool:
         return self._call(lambda: self._ordered_store().scrub(self._store.config))
 

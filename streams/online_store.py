@@ -117,6 +117,18 @@ class OrderedSqliteOnlineStore(SqliteOnlineStore):
             yield [_entity(key) for key in keys]
             after = keys[-1]
 
+    def present(self, config: RepoConfig, views: Sequence[FeatureView], entity_keys: Sequence[EntityKey]) -> list[bool]:
+        """Whether each entity has a row in any of these views; reads no values."""
+        keys = [serialize_entity_key(key, entity_key_serialization_version=3) for key in entity_keys]
+        found: set[bytes] = set()
+        for view in views:
+            missing = [key for key in keys if key not in found]
+            for start in range(0, len(missing), KEYS_PER_READ):
+                part = missing[start : start + KEYS_PER_READ]
+                there = f"SELECT entity_key FROM {_table(config, view)} WHERE entity_key IN ({','.join('?' * len(part))})"
+                found |= {key for (key,) in self._get_conn(config).execute(there, part)}
+        return [key in found for key in keys]
+
     def scrub(self, config: RepoConfig) -> bool:
         """Rewrite the file from its rows and empty the log, so that no overwritten row stays. False: another process held the store.
 
@@ -203,6 +215,14 @@ class OrderedRedisOnlineStore(RedisOnlineStore):
             yield [_entity(key.removesuffix(project)) for key, of_views in zip(keys, stamps, strict=True) if any(of_views)]
             if not cursor:
                 return
+
+    def present(self, config: RepoConfig, views: Sequence[FeatureView], entity_keys: Sequence[EntityKey]) -> list[bool]:
+        """Whether each entity has a row in any of these views."""
+        with self._get_client(config.online_store).pipeline(transaction=False) as pipe:
+            for key in entity_keys:
+                redis_key = _redis_key(config.project, key, entity_key_serialization_version=config.entity_key_serialization_version)
+                pipe.hmget(redis_key, [f"_ts:{view.name}" for view in views])
+            return [any(stamps) for stamps in pipe.execute()]
 
     def scrub(self, config: RepoConfig) -> bool:
         """Nothing to do: memory is overwritten at once. What Redis itself saves to disk follows its own schedule."""
