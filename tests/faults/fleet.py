@@ -109,7 +109,7 @@ class Fleet:
             self._signal(slot.process, signal.SIGCONT)
             self._signal(slot.process, signal.SIGTERM)
         for slot in self.slots:
-            self._stop(slot.process)
+            self._ended_in_order(slot.process)
 
     def kill(self) -> None:
         """End what may still run, at once."""
@@ -155,17 +155,23 @@ class Fleet:
                     slot.changing.release()
 
     def _stop(self, process: WorkerProcess | None) -> None:
+        if process is not None and process.poll() is not None:
+            self.exits[process.wait()] += 1  # it had died before it could be stopped
+            return
+        self._signal(process, signal.SIGTERM)
+        self._ended_in_order(process)
+
+    def _ended_in_order(self, process: WorkerProcess | None) -> None:
+        """Wait for a worker that was told to stop, once: a second SIGTERM would meet the interpreter's end, and kill it."""
         if process is None:
             return
-        running = process.poll() is None
-        self._signal(process, signal.SIGTERM)
         try:
             code = process.wait(STOP_DEADLINE_S)
         except subprocess.TimeoutExpired:
             self._signal(process, signal.SIGKILL)
             code = process.wait()
         self.exits[code] += 1
-        if running and code != 0:
+        if code != 0:
             self.unclean.append(code)
 
     @staticmethod

@@ -17,9 +17,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 IMPORTED = (
-    "streams.broker", "streams.features", "streams.worker", "streams.transport", "everpin.wiring", "everpin.http", "index.qdrant", "faust", "uvicorn",
+    "everpin.wiring", "everpin.http", "streams.broker", "streams.features", "streams.worker", "streams.transport", "index.qdrant", "faust", "uvicorn",
 )  # fmt: skip
-"""Everything that `streams.app` stands on; not itself, because it takes the parts that `tests.faults.worker` replaces."""
+"""Everything that `streams.app` stands on; not itself, because it takes the parts that `tests.faults.worker` replaces.
+
+In a worker's own order: Feast, imported before prometheus_client, switches that to files shared by several processes.
+"""
 
 
 class WorkerProcess(Protocol):

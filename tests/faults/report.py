@@ -65,7 +65,7 @@ class Report:
             "messages could not be sent": self.unsent > 0,
             "poison vanished without a dead letter": self.poison_lost > 0,
             "good events became dead letters": self.innocent_dead > 0,
-            "an orderly stop did not end with exit code 0": bool(self.unclean_stops),
+            f"orderly stops ended with exit codes {self.unclean_stops}, not 0": bool(self.unclean_stops),
             "the harness itself failed": bool(self.harness_failures),
         }
         found = [f"{number} {name}: {FAULTS[name]}" for name, number in self.faults.items() if number]
