@@ -183,6 +183,7 @@ class WorkerProcess:
             log.warning("the batch in hand did not end within %.0f s; it comes again", DRAIN_S)
 
     async def _assigned(self, app: faust.App, assigned: Any, **_: Any) -> None:
+        self.worker.assigned()
         self.vitals.assigned = True  # by none at all too: a worker beyond the partitions stands by, and a deploy must not wait for it
         log.info("partitions assigned: %d", len(assigned))
 
@@ -273,6 +274,7 @@ def _run(process: WorkerProcess) -> None:
         if ended.code:
             sys.exit(STOPPED_UNACKED)
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Faust gave it back: a second one would end an orderly stop with -15
         process.watch.close()
         process.worker.close()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,8 @@ MAX_DEAD_VALUE_BYTES = 900_000
 MAX_DIGITS = 18
 """Of a number in a header: all that 64 bits surely hold."""
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.2, 5.0
+CLOCK_SKEW_US = 10_000_000
+"""How far apart the clocks of producers and workers may be for every vector to be announced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,21 +84,27 @@ class Worker:
         self._thread = ThreadPoolExecutor(1, "everpin-indexer")
         self._dead_in_excess = 0
         self._silent: set[str] = set()
+        self._retries = 0
+        self._assigned_us = clock()
 
     async def handle(self, messages: Sequence[Message]) -> None:
         """Bring the index up to date with these messages. Raises Unavailable or TooManyDeadLetters: acknowledge nothing."""
-        started = time.perf_counter()
+        started, retries = time.perf_counter(), self._retries
         events, dead = self._decode(messages)
         report = await self._patiently("the stores", lambda: self._apply([event for event, _ in events]))
         dead += [(message, report.refused[event.pin_id]) for event, message in events if event.pin_id in report.refused]
         self._count_dead(len(dead), len(messages) - len(dead))
-        freshness = await self._announce(report, events)
+        freshness = await self._announce(report, events, retried=self._retries > retries)
         await asyncio.gather(*(self._dead_letter(message, error) for message, error in dead))
         await asyncio.gather(*(self._park(message, report.behind[event.pin_id]) for event, message in events if event.pin_id in report.behind))
         seconds = time.perf_counter() - started
         self.observer.batch(messages, report, freshness, seconds)
         log.info("batch messages=%d outcomes=%d encoded=%d dead=%d parked=%d ms=%.0f",
                  len(messages), len(report.outcomes), report.encoded, len(dead), len(report.behind), seconds * 1000)
+
+    def assigned(self) -> None:
+        """Partitions were given to this worker: what was sent before now may have been in another's hands."""
+        self._assigned_us = self.clock()
 
     async def in_indexer(self, act: Callable[[], None]) -> None:
         """Run a function in the indexer's thread, between two batches: the feature store must not be used from two threads."""
@@ -128,6 +137,7 @@ class Worker:
                 self._away(what, error)
                 if time.monotonic() + delay > deadline:
                     raise
+                self._retries += 1
                 self.observer.retried()
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, LONGEST_RETRY_S)
@@ -159,20 +169,21 @@ class Worker:
                 "is this worker older than the producers? Nothing of the last batch was acknowledged"
             )
 
-    async def _announce(self, report: BatchReport, events: Sequence[tuple[PinEvent, Message]]) -> list[float]:
+    async def _announce(self, report: BatchReport, events: Sequence[tuple[PinEvent, Message]], *, retried: bool) -> list[float]:
         """Publish a PinEmbedded for every vector that changed; returns the freshness of each, in seconds.
 
-        A vector made after a message was sent may have been made for that very message, by a worker that died before it could
-        say so. It is announced (again): at least once, never not at all.
+        A message that may have been taken before (by the partition's last worker, or by us, before a store failed) may find
+        its vector made and not announced. A vector made after such a message was sent is therefore announced (again).
         """
         produced = {event.pin_id: message.timestamp_us for event, message in reversed(events)}
+        repeatable_us = math.inf if retried else self._assigned_us + CLOCK_SKEW_US
         embedded = [outcome for outcome in report.outcomes if outcome.embedded]
         freshness = [(self.clock() - produced[outcome.pin_id]) / 1e6 for outcome in embedded]
         notices = list(zip(embedded, freshness, strict=True))
         notices += [
             (outcome, (outcome.embedded_at_us - produced[outcome.pin_id]) / 1e6)
             for outcome in report.outcomes
-            if not outcome.embedded and outcome.embedded_at_us >= produced[outcome.pin_id]
+            if not outcome.embedded and produced[outcome.pin_id] <= min(repeatable_us, outcome.embedded_at_us + CLOCK_SKEW_US)
         ]
         await asyncio.gather(*(self._publish(EMBEDDED, outcome.pin_id.encode(), self._pin_embedded(outcome, seconds), {}) for outcome, seconds in notices))
         return freshness

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -336,3 +338,9 @@ def test_metrics_are_scraped_with_disk_and_model(client: httpx.Client, parts: Pa
     assert (value(parts.telemetry, "everpin_disk_free_bytes") or 0) > 0
     parts.settings.home = tmp_path / "gone"
     assert client.get("/metrics").status_code == 200
+
+
+def test_metrics_are_kept_in_memory_in_a_worker() -> None:
+    """Feast sets PROMETHEUS_MULTIPROC_DIR when it is imported; imported before prometheus_client it would turn every metric into a file."""
+    script = "import sys, streams.app, streams.features; from prometheus_client import values; sys.exit(values.ValueClass.__name__ != 'MutexValue')"
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=False).returncode == 0

@@ -164,18 +164,40 @@ def test_a_defect_is_raised_at_once_and_nothing_published(stream: Stream, time: 
     assert (time.waits, stream.sent) == ([], [])
 
 
-def test_a_vector_whose_notice_was_lost_in_a_crash_is_announced_when_its_message_comes_again(stream: Stream, time: Time) -> None:
+@pytest.mark.parametrize("skew_s", [0, 9])
+def test_a_vector_whose_notice_was_lost_in_a_crash_is_announced_when_its_message_comes_again(stream: Stream, time: Time, skew_s: int) -> None:
+    stream.now = T0 - skew_s * SECOND_US  # the worker that died had a slow clock
     stream.down = {EMBEDDED}
     with pytest.raises(Unavailable):
         stream.handle(message(caption("p", "soup")))
-    stream.down = set()
-    stream.now += 5 * SECOND_US
+    stream.down, stream.now = set(), T0 + 15 * SECOND_US
+    stream.worker.assigned()
     stream.handle(message(caption("p", "soup")))
     (notice,) = stream.on(EMBEDDED)
-    assert notice.body() == {"pin_id": "p", "model_id": "fake-v1", "v": T0 + 10 * SECOND_US, "reason": "unchanged", "freshness_ms": 10_000.0}
+    assert notice.body() == {"pin_id": "p", "model_id": "fake-v1", "v": T0 - skew_s * SECOND_US, "reason": "unchanged", "freshness_ms": -1000.0 * skew_s}
+    assert stream.seen.batches[-1][2] == [], "a repeated notice is no freshness"
+
+
+def test_messages_that_nobody_had_before_announce_nothing_again(stream: Stream) -> None:
+    stream.worker.assigned()
+    stream.now += 60 * SECOND_US
+    stream.handle(message(caption("p", "soup"), at=stream.now - SECOND_US))
+    stream.handle(message(caption("p", "soup"), at=stream.now - SECOND_US))
+    assert len(stream.on(EMBEDDED)) == 1
+
+
+def test_a_batch_that_is_tried_again_announces_what_its_first_try_wrote(stream: Stream, time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = stream.index.write
+
+    def write_and_fail(points: Any) -> set[str]:
+        write(points)
+        monkeypatch.setattr(stream.index, "write", write)
+        raise Unavailable("the answer was lost")
+
+    monkeypatch.setattr(stream.index, "write", write_and_fail)
+    stream.now += 600 * SECOND_US
     stream.handle(message(caption("p", "soup"), at=stream.now))
-    assert len(stream.on(EMBEDDED)) == 1, "a message younger than the vector has nothing to announce"
-    assert stream.seen.batches[-1][2] == [], "and is no freshness"
+    assert [notice.body()["reason"] for notice in stream.on(EMBEDDED)] == ["unchanged"]
 
 
 def test_heartbeats_go_on_while_the_indexer_works(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
