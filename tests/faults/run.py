@@ -171,6 +171,9 @@ def judge(services: Setting, features: FeastFeatures, pin_ids: Sequence[str]) ->
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser().parse_args(arguments)
     console = Console(stderr=True)
+    if not 1 <= asked.workers <= 4 or asked.minutes <= 0 or asked.kill < 0:
+        console.print(f"[red]--workers {asked.workers} must be 1 to 4, --minutes {asked.minutes} above 0, --kill {asked.kill} not below 0[/]")
+        return 2
     try:
         choice = Choice.of(asked.workers, asked.broker, asked.features, asked.index)
     except ValueError as error:
