@@ -48,7 +48,7 @@ class Fault:
 
 def plan(
     seed: int, seconds: float, workers: int, *, kills: int, pauses: int, deploys: int, outages: Sequence[str],
-    at_points: int | None = None, session_s: float = SESSION_S,
+    at_points: int | None = None, session_s: float = SESSION_S, outage_s: Sequence[float] = OUTAGE_S,
 ) -> list[Fault]:  # fmt: skip
     """A plan of faults over `seconds`, in the order of their times; points come round in turn, so each gets its share."""
     chance = random.Random(f"faults-{seed}")
@@ -64,7 +64,7 @@ def plan(
     made = [Fault(when(), "kill", number % workers, points[number % len(points)] if number < at_point else "") for number in range(kills)]
     made += [Fault(when(), "pause", (one + 1) % workers, zombies[one % len(zombies)], round(chance.uniform(shortest, longest), 2)) for one in range(pauses)]
     made += [Fault(when(), "deploy", (number + 2) % workers) for number in range(deploys)]
-    made += [Fault(when(), kind, lasts_s=round(chance.uniform(*OUTAGE_S), 2)) for kind in outages]
+    made += [Fault(when(), kind, lasts_s=round(chance.uniform(*outage_s), 2)) for kind in outages]
     return sorted(made, key=lambda fault: fault.at_s)
 
 
@@ -166,7 +166,7 @@ class Injector:
     def _kafka_kill(self, lasts_s: float) -> None:
         assert self.setting.kafka is not None
         self.setting.kafka.kill()
-        self._cancelled.wait(lasts_s / 2)
+        self._cancelled.wait(lasts_s)
         self.setting.kafka.restart()
 
     def _qdrant_kill(self, lasts_s: float) -> None:

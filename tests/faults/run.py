@@ -34,7 +34,7 @@ from streams.features import FeastFeatures
 from tests.faults.driver import Driver
 from tests.faults.fleet import Fleet
 from tests.faults.generator import counts, schedule
-from tests.faults.injector import Injector, plan
+from tests.faults.injector import OUTAGE_S, Injector, plan
 from tests.faults.oracle import Verdict, compare
 from tests.faults.report import Report
 from tests.faults.setting import PARTITIONS, Choice, Setting, setting
@@ -56,6 +56,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--session", type=float, default=10.0, help="the group's session time-out in seconds (default 10, as in production)")
     made.add_argument("--deploy", type=int, default=None, help="workers replaced by a new one (default: one a minute)")
     made.add_argument("--outages", type=int, default=None, help="outages of services, each kind in turn (default: each kind once)")
+    made.add_argument(
+        "--outage-seconds", type=float, nargs=2, default=OUTAGE_S, metavar=("LEAST", "MOST"), help="how long an outage lasts (default 4 10)"
+    )
     made.add_argument("--skew", type=float, default=5.0, help="seconds by which the second worker's clock is ahead and the third's behind (default 5)")
     made.add_argument("--pins", type=int, default=300, help="pins, chosen by Zipf's law (default 300)")
     made.add_argument("--rate", type=float, default=40.0, help="changes per second (default 40)")
@@ -79,7 +82,7 @@ def planned(asked: argparse.Namespace, kinds: Sequence[str]) -> list[Any]:
         asked.seed, asked.minutes * 60, asked.workers, kills=asked.kill,
         pauses=minutes if asked.pause is None else asked.pause,
         deploys=minutes if asked.deploy is None else asked.deploy,
-        at_points=asked.at_points, session_s=asked.session,
+        at_points=asked.at_points, session_s=asked.session, outage_s=asked.outage_seconds,
         outages=[kinds[one % len(kinds)] for one in range(number)] if kinds else [],
     )  # fmt: skip
 
@@ -87,7 +90,7 @@ def planned(asked: argparse.Namespace, kinds: Sequence[str]) -> list[Any]:
 def play(asked: argparse.Namespace, choice: Choice, folder: Path, say: Any = lambda words: None) -> Report:
     """One whole run. Raises ServiceUnavailable, Unavailable, TimeoutError when it cannot take place."""
     started = time.monotonic()
-    names = ("seed", "minutes", "workers", "kill", "pins", "rate", "skew", "session", "start")
+    names = ("seed", "minutes", "workers", "kill", "pins", "rate", "skew", "session", "start", "outage_seconds")
     report = Report({name: getattr(asked, name) for name in names} | {"broker": choice.broker, "features": choice.features, "index": choice.index})
     say("starting services")
     with setting(choice, folder) as services:
