@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -17,9 +18,9 @@ from uuid import UUID
 import qdrant_edge as edge
 
 from index import points
-from index.shard import copy_fresh, open_shard, swap, vector_of
+from index.shard import COPIED_AT_ONCE, FreshCopy, open_shard, swap, vector_of
 from pins.changes import IndexedPin
-from pins.errors import Unavailable
+from pins.errors import EverpinError, Unavailable
 from pins.ports import Hit, PointWrite, Vector, Where
 
 T = TypeVar("T")
@@ -30,14 +31,15 @@ MIN_FREE_BYTES = 256 << 20
 
 
 class EdgePinIndex:
-    """One model's collection in a folder of its own. Thread-safe: one call into the engine at a time; all wait while a sweep rewrites."""
+    """One model's collection in a folder of its own. Thread-safe: one call into the engine at a time."""
 
     def __init__(self, root: Path, model_id: str, dimension: int, min_free_bytes: int = MIN_FREE_BYTES) -> None:
         self.model_id, self.dimension = model_id, dimension
         self._path = root / points.collection_name(model_id)
         self._min_free = min_free_bytes
         self._unflushed = 0
-        self._lock = threading.RLock()
+        self._lock, self._sweeping = threading.RLock(), threading.Lock()
+        self._written: set[UUID] | None = None  # while a sweep copies: the points it must copy again
         self._require_space()
         self._shard = open_shard(self._path, dimension)
 
@@ -52,7 +54,7 @@ class EdgePinIndex:
         mark = points.nonce()
         kept = self.vectors([write.record.pin_id for write in writes if write.keep_vector])
         batch = [_point(write, kept.get(write.record.pin_id), mark) for write in writes]
-        self._call(lambda: self._shard.update(edge.UpdateOperation.upsert_points(batch, condition=_unchanged_since_read(writes))))
+        self._call(lambda: self._update(batch, writes))
         self._unflushed += 1
         if self._unflushed >= FLUSH_EVERY:
             self.flush()
@@ -80,20 +82,40 @@ class EdgePinIndex:
         return points.pages(self.page, batch)
 
     def sweep(self, before_v: int) -> Mapping[str, int]:
-        with self._lock:
-            old = (points.doomed(str(p.id), p.payload or {}, before_v) for found in self._raw_pages() for p in found)
-            if not any(old):
+        """Rewrites the folder. Searches and writes go on; only while what they wrote meanwhile is copied too and the folders change places, they wait."""
+        with self._sweeping, self._translated():
+            if not any(points.doomed(str(p.id), p.payload or {}, before_v) for found in self._records(vectors=False) for p in found):
                 return points.swept({})
-            self._require_space(sum(file.stat().st_blocks * 512 for file in self._path.rglob("*")))
-            self.flush()
-            gone = self._call(lambda: copy_fresh(self._shard, self._path, self.dimension, lambda point, stored: points.doomed(point, stored, before_v)))
-            self._shard.close()
-            self._shard = None
+            with self._lock:
+                self._require_space(sum(file.stat().st_blocks * 512 for file in self._path.rglob("*")))
+                self._written = set()
             try:
-                self._call(lambda: swap(self._path))
+                copy = FreshCopy(self._path, self.dimension, lambda point, stored: points.doomed(point, stored, before_v))
+                self._rewrite(copy)
             finally:
-                self._shard = open_shard(self._path, self.dimension)
-            return points.swept(gone)
+                self._written = None
+            return points.swept(copy.gone)
+
+    def _rewrite(self, copy: FreshCopy) -> None:
+        try:
+            for found in self._records(vectors=True):
+                copy.add(found)
+            copy.settle()
+            with self._lock:
+                late = list(self._written or ())
+                for start in range(0, len(late), COPIED_AT_ONCE):
+                    copy.add(self._shard.retrieve(late[start : start + COPIED_AT_ONCE], True, True), late=True)
+                copy.finish()
+                self.flush()
+                self._shard.close()
+                self._shard = None
+                try:
+                    swap(self._path)
+                finally:
+                    self._shard = open_shard(self._path, self.dimension)
+        except BaseException:
+            copy.discard()
+            raise
 
     def counts(self) -> Mapping[str, int]:
         def count(**fields: int) -> int:
@@ -123,19 +145,30 @@ class EdgePinIndex:
         found = self._call(lambda: self._shard.retrieve([_uuid(pin_id) for pin_id in pin_ids], True, False))
         return {pin_id: dict(p.payload or {}) for pin_id, p in points.by_pin(pin_ids, found).items()}
 
-    def _raw_pages(self) -> Iterator[Sequence[Any]]:
-        offset = None
+    def _records(self, vectors: bool) -> Iterator[Sequence[Any]]:
+        offset, limit = None, COPIED_AT_ONCE if vectors else 1000
         while True:
-            request = edge.ScrollRequest(offset=offset, limit=1000, with_payload=True, with_vector=False)
+            request = edge.ScrollRequest(offset=offset, limit=limit, with_payload=True, with_vector=vectors)
             found, offset = self._call(lambda request=request: self._shard.scroll(request))  # type: ignore[misc]  # bound now
             yield found
             if offset is None:
                 return
 
+    def _update(self, batch: list[Any], writes: Sequence[PointWrite]) -> None:
+        if self._written is not None:
+            self._written |= {point.id for point in batch}
+        self._shard.update(edge.UpdateOperation.upsert_points(batch, condition=_unchanged_since_read(writes)))
+
     def _call(self, act: Callable[[], T]) -> T:
+        with self._lock, self._translated():
+            return act()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
         try:
-            with self._lock:
-                return act()
+            yield
+        except EverpinError:
+            raise
         except Exception as error:  # the engine raises bare Exceptions
             raise Unavailable(f"the embedded index at {self._path} failed: {error}") from error
 

@@ -22,7 +22,7 @@ from pins.errors import ArtifactError, Unavailable
 from pins.ports import Hit, PinIndex, PointWrite, Vector, Where
 
 SWEEP_TIMEOUT_S = 1800.0
-"""A sweep rewrites the owner's whole folder, some 20,000 points a second, before it answers."""
+"""A sweep rewrites the owner's whole folder, some 4,000 points a second, before it answers."""
 
 
 def routes(index: PinIndex) -> APIRouter:

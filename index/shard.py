@@ -16,7 +16,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,9 @@ from pins.errors import ArtifactError, Unavailable
 
 COUNTED = ("dead", "embedded", "outdated")
 """Fields with an index of their own: without one, counting reads the payload of every pin."""
-COPIED_AT_ONCE = 500
-"""Points per step of a rewrite: each step holds the global lock for some milliseconds."""
-FLUSHED_EVERY = 40
+COPIED_AT_ONCE = 100
+"""Points per step of a rewrite: each step holds Python's global lock for some 20 ms, and others get their turn in between."""
+FLUSHED_EVERY = 200
 """Steps between flushes of a rewrite: the log grows in 32 MiB steps until one."""
 Verdict = Callable[[str, Mapping[str, Any]], str]
 """Of a point's id and payload: why it goes, or an empty string."""
@@ -65,22 +66,53 @@ def mend(path: Path) -> None:
             shutil.rmtree(leftover)
 
 
-def copy_fresh(source: Any, path: Path, dimension: int, verdict: Verdict) -> Mapping[str, int]:
-    """Step 1: every point but those with a verdict, durable in a fresh folder. Returns the number that go, by verdict."""
-    fresh = _fresh(path)
-    gone: Counter[str] = Counter()
-    try:
-        target = _create(fresh, dimension)
-        try:
-            _copy_points(source, target, verdict, gone)
-            target.flush()
-        finally:
-            target.close()
-        _sync_tree(fresh)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
-    return gone
+class FreshCopy:
+    """Step 1: a folder beside the index that takes every point but those with a verdict. Its errors are the engine's own.
+
+    `gone`: how many points were left out, by verdict. A point that is added again replaces itself.
+    """
+
+    def __init__(self, path: Path, dimension: int, verdict: Verdict) -> None:
+        self._folder, self._verdict = _fresh(path), verdict
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._target = _create(self._folder, dimension)
+        self._steps = 0
+        self.gone: Counter[str] = Counter()
+
+    def add(self, found: Sequence[Any], *, late: bool = False) -> None:
+        """Take these records of the engine, read with payload and vector.
+
+        `late`: they were written since the copy began, and replace what was copied of them whatever they are.
+        """
+        kept = []
+        for point in found:
+            stored = point.payload or {}
+            if not late and (why := self._verdict(str(point.id), stored)):
+                self.gone[why] += 1
+            else:
+                kept.append(edge.Point(id=point.id, vector=point.vector or {}, payload=stored))
+        if kept:
+            self._target.update(edge.UpdateOperation.upsert_points(kept))
+        self._steps += 1
+        if self._steps % FLUSHED_EVERY == 0:
+            self._target.flush()
+
+    def settle(self) -> None:
+        """Make what was added durable."""
+        self._target.flush()
+        _sync_tree(self._folder)
+
+    def finish(self) -> None:
+        """Make all of it durable and close it: ready for `swap`."""
+        self._target.flush()
+        self._target.close()
+        _sync_tree(self._folder)
+
+    def discard(self) -> None:
+        """Away with it, whatever state it is in."""
+        with suppress(Exception):  # closed already, or broken: either way it goes
+            self._target.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def swap(path: Path) -> None:
@@ -90,25 +122,6 @@ def swap(path: Path) -> None:
     _fresh(path).rename(path)
     _sync_folder(path.parent)
     shutil.rmtree(_old(path))
-
-
-def _copy_points(source: Any, target: Any, verdict: Verdict, gone: Counter[str]) -> None:
-    offset, steps = None, 0
-    while True:
-        found, offset = source.scroll(edge.ScrollRequest(offset=offset, limit=COPIED_AT_ONCE, with_payload=True, with_vector=True))
-        kept = []
-        for point in found:
-            if why := verdict(str(point.id), point.payload or {}):
-                gone[why] += 1
-            else:
-                kept.append(edge.Point(id=point.id, vector=point.vector or {}, payload=point.payload or {}))
-        if kept:
-            target.update(edge.UpdateOperation.upsert_points(kept))
-        steps += 1
-        if steps % FLUSHED_EVERY == 0:
-            target.flush()
-        if offset is None:
-            return
 
 
 def _create(path: Path, dimension: int) -> Any:

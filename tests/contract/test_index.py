@@ -22,6 +22,7 @@ from index.edge import EdgePinIndex
 from index.loopback import LoopbackPinIndex, routes
 from index.points import collection_name, point_id
 from index.qdrant import QdrantPinIndex, connect
+from index.shard import FreshCopy
 from pins.changes import IndexedPin
 from pins.errors import ArtifactError, Unavailable, Unembeddable
 from pins.ports import PinIndex, PointWrite, Vector, Where
@@ -321,7 +322,7 @@ index.shard.open_shard = index.edge.open_shard = dying("reopen", index.shard.ope
 made.sweep(100)
 os._exit(0)
 """
-STEPS = ["upsert:1", "upsert:3", "sync:1", "rename:1", "rename:2", "remove:1", "reopen:1", "none:0"]
+STEPS = ["upsert:1", "upsert:9", "sync:1", "sync:2", "rename:1", "rename:2", "remove:1", "reopen:1", "none:0"]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -336,7 +337,7 @@ def test_a_crash_in_the_middle_of_a_sweep_loses_nothing(step: str, tmp_path: Pat
     reopened.close()
 
 
-@pytest.mark.parametrize("broken", ["_copy_points", "_sync_tree", "_sync_folder", "swap"])
+@pytest.mark.parametrize("broken", ["FreshCopy.add", "FreshCopy.finish", "_sync_tree", "_sync_folder", "swap"])
 def test_a_failing_sweep_leaves_the_index_in_use_and_whole(broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = _many_and_a_secret(tmp_path)
 
@@ -347,12 +348,13 @@ def test_a_failing_sweep_leaves_the_index_in_use_and_whole(broken: str, tmp_path
         patched.setattr(f"index.{'edge' if broken == 'swap' else 'shard'}.{broken}", fail)
         with pytest.raises(Unavailable, match="the disk is gone"):
             index.sweep(100)
+    assert index._written is None
     assert put(index, "later", 7) == {"later"}
     _assert_many(index, tmp_path)
     index.close()
 
 
-def test_others_wait_while_a_sweep_rewrites(tmp_path: Path) -> None:
+def test_others_go_on_while_a_sweep_rewrites(tmp_path: Path) -> None:
     index = _many_and_a_secret(tmp_path)
     stop, done = threading.Event(), [0]
 
@@ -373,6 +375,30 @@ def test_others_wait_while_a_sweep_rewrites(tmp_path: Path) -> None:
         stop.set()
         worker.result(20)
     assert index.known(["busy"])["busy"].v == done[0] + 1
+    index.close()
+
+
+def test_what_is_written_while_a_sweep_copies_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = _many_and_a_secret(tmp_path)
+    add, steps = FreshCopy.add, 0
+
+    def and_meanwhile(self: FreshCopy, found: list[object], *, late: bool = False) -> None:
+        nonlocal steps
+        add(self, found, late=late)
+        steps += 1
+        if steps == 6:
+            for n in range(0, 1200, 7):
+                assert put(index, f"p{n}", 6, expected=5, seed=n + 5000, text="newer") == {f"p{n}"}
+            assert put(index, "fresh", 6, seed=1) == {"fresh"}
+            assert put(index, "p1", 6, expected=5, dead=True, embedded=False, text="") == {"p1"}
+
+    monkeypatch.setattr(FreshCopy, "add", and_meanwhile)
+    assert index.sweep(7) == {"dead": 1, "nameless": 0}
+    known = index.known([*(f"p{n}" for n in range(1200)), "fresh", "secret"])
+    assert {pin_id for pin_id, pin in known.items() if pin.text == "newer"} == {f"p{n}" for n in range(0, 1200, 7)}
+    assert known["p1"].dead
+    assert len(known) == 1201
+    np.testing.assert_allclose(index.vectors(["p7"])["p7"], vector(5007), atol=1e-6)
     index.close()
 
 
