@@ -33,6 +33,10 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m bench.encoder
 	$(BIN)/python -m bench.worker
 	$(BIN)/python -m bench.freshness
+	$(BIN)/python -m bench.guard
+	$(BIN)/python -m bench.scaling
+	$(BIN)/python -m bench.memory
+	$(BIN)/python -m bench.reconcile
 	$(BIN)/python -m bench.report
 
 lock: $(VENV)/.dev $(VENV)/.training

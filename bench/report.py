@@ -33,7 +33,44 @@ def figures() -> str:
     for label, key in (("event produced to searchable, by the worker", "freshness_ms"), ("seen from outside, a sample", "freshness_seen_from_outside_ms")):
         part = freshness[key]
         lines.append(f"| {label} | {part['events']} | " + " | ".join(f"{part[name]:.0f} ms" for name in ("p50", "p90", "p99", "max")) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *group_figures(), *safety_figures()])
+
+
+def group_figures() -> list[str]:
+    """Several workers, and what a worker holds in memory."""
+    scaling, memory = result("scaling"), result("memory")
+    lines = ["", "| workers on Kafka | skip path, events/s | embed path, events/s |", "|---|---|---|"]
+    medians = scaling["median_events_per_second"]
+    lines += [f"| {workers} | {medians['skip'][workers]:.0f} | {medians['embed'][workers]:.0f} |" for workers in medians["skip"]]
+    waiting = memory["events_waiting"]
+    lines += ["", f"| memory of a worker, {waiting['at the start']:,} to {waiting['at the end']:,} events waiting | resident MiB |", "|---|---|"]
+    return lines + [f"| {name} | {mib:.0f} |" for name, mib in memory["resident_mib"].items()]
+
+
+def safety_figures() -> list[str]:
+    """What the guard costs, how fast the index is compared, and what a kill costs."""
+    guard, reconcile = result("guard"), result("reconcile")
+    lines = ["", "| batch written to the embedded index, ms | bare upsert | guarded | ratio | known record read |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {size} pins | {ms['bare']:.1f} | {ms['guarded']:.1f} | {guard['guarded_to_bare'][size]:.2f} | {ms['known']:.1f} |"
+        for size, ms in guard["median_ms"].items()
+    ]
+    share = guard["share_of_embedding_a_batch_of_128"]
+    lines += ["", f"Reading the record and the guarded write are {share:.1%} of the time that embedding a batch of 128 pins takes."]
+    lines += ["", f"| reconcile, {reconcile['pins']:,} pins | pins/s | peak resident MB | of it the process's own |", "|---|---|---|---|"]
+    for name in ("index_opened_by_reconcile", "index_owned_by_another_process"):
+        run = reconcile[name]
+        lines.append(f"| {name.replace('_', ' ')} | {run['pins_per_second']:.0f} | {run['memory_mb']['peak']} | {run['memory_mb']['anonymous']} |")
+    lines += ["", "| under faults | kills | lost, stale, resurrected, of another model | texts encoded again | recovery p50 / p99 |", "|---|---|---|---|---|"]
+    for name in ("faults/three-workers", "faults/one-worker"):
+        run = result(name)
+        recovery = run["recovery_s"]
+        repeated = f"{run['repeated_embeds']} of {run['texts_encoded']}"
+        lines.append(
+            f"| {run['asked']['workers']} workers, {run['sent']['messages']} events | {run['kills_total']} | {sum(run['faults'].values())} | {repeated} "
+            f"| {recovery['p50']:.1f} s / {recovery['p99']:.1f} s |"
+        )
+    return lines
 
 
 def rewritten(text: str) -> str:
