@@ -28,7 +28,7 @@ from everpin.settings import Settings, settings
 from everpin.sweeping import SweepReport, sweep
 from everpin.wiring import build_encoder, find_broker, now_us, worker_group
 from pins.errors import EverpinError
-from pins.ports import FeatureSource
+from pins.ports import FeatureSource, PinIndex
 from pins.reconcile import KINDS
 from streams.broker import UPDATES, Offsets
 
@@ -61,7 +61,7 @@ def reconcile(
         progress = stack.enter_context(_progress(as_json))
         scope = Scope(_share(sample, stores.features, seed), seed, settle_s, vectors, batch)
         tally, started = Tally(), time.monotonic()
-        task = progress.add_task("comparing", total=2 * sum(stores.index.counts().values()) or None)
+        task = progress.add_task("comparing", total=2 * _records(stores.index) or None)
         write_lines(file, differences(stores, scope, tally, lambda n: progress.advance(task, n)))
         seconds = time.monotonic() - started
         healing = None
@@ -223,7 +223,7 @@ def export_pins(
 ) -> None:
     """Write the live pins of the index to a file: id, text, fields, model, version, and with --vectors the vector."""
     with reading(settings()) as index, _progress(as_json) as progress:
-        task = progress.add_task(f"exporting to {file}", total=sum(index.counts().values()) or None)
+        task = progress.add_task(f"exporting to {file}", total=_records(index) or None)
         report = export(index, file, vectors=vectors, step=lambda n: progress.advance(task, n))
     document = asdict(report) | {"file": str(file)}
     emit(document, as_json, lambda console: console.print(f"{report.pins} pins written to {file}, {report.textless} of them without text"))
@@ -292,6 +292,11 @@ def _spool(out: Path | None) -> Iterator[IO[str]]:
             yield file
     except OSError as error:
         raise EverpinError(f"cannot write {out}: {error}; name a file in a folder that exists") from error
+
+
+def _records(index: PinIndex) -> int:
+    counts = index.counts()
+    return counts["live"] + counts["textless"] + counts["dead"]
 
 
 def _parts(pins: Sequence[str]) -> Iterator[list[str]]:
