@@ -3,7 +3,7 @@
 Twice, each in a process of its own: the index opened by reconcile itself, and the index owned by another process and read
 through it, as beside a running worker. The pins are copies of the sample pins under ids of their own, their rows and points
 written in bulk, vectors random; filling is not measured. A thousandth of them is harmed, and a run that does not find exactly
-those is refused. Peak memory is VmHWM of the process, the student's model included; of it, `anonymous` is what the process
+those is refused. Peak memory is VmHWM of the process, which loads the student only where a text differs; of it, `anonymous` is what the process
 itself holds, sampled five times a second, while `file` is mapped from the engine's files, which the kernel may take back.
 """
 
@@ -38,7 +38,7 @@ from bench.sample import new_pin, rows
 from everpin.http import listening
 from everpin.reconciling import Scope, Stores, Tally, differences
 from everpin.settings import Settings
-from everpin.wiring import build_artifact, build_encoder, build_features, open_index
+from everpin.wiring import build_artifact, build_features, lazy_encoder, open_index
 from index import points
 from index.edge import EdgePinIndex
 from index.loopback import LoopbackPinIndex, routes
@@ -138,7 +138,7 @@ def watched() -> Iterator[Counter[str]]:
 
 def measure(config: Settings, url: str) -> dict[str, Any]:
     """Reconcile once, in this process; the index behind `url`, or opened here where there is none."""
-    encoder, features = build_encoder(config), build_features(config)
+    encoder, features = lazy_encoder(config), build_features(config)
     with watched() as largest, _index(config, url) as index:
         tally, started = Tally(), time.perf_counter()
         for _ in differences(Stores(features, index, encoder), Scope(), tally):

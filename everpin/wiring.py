@@ -6,11 +6,12 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 
-from embedder.artifact import Artifact, open_artifact
+from embedder.artifact import Artifact, open_artifact, read_manifest
 from embedder.onnx import OnnxEncoder
 from everpin import __version__
 from everpin.instruments import timed_encoder, timed_features, timed_index
@@ -52,6 +53,26 @@ def build_artifact(settings: Settings) -> Artifact:
 def build_encoder(settings: Settings, artifact: Artifact | None = None) -> OnnxEncoder:
     """The student. Raises ArtifactError."""
     return OnnxEncoder(artifact or build_artifact(settings), settings.threads, settings.cosmetic)
+
+
+class LazyEncoder:
+    """The student under its name; loaded when it is first asked for anything else. For long scans that may never need it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.model_id = read_manifest(settings.model).model_id
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._student, name)
+
+    @cached_property
+    def _student(self) -> OnnxEncoder:
+        return build_encoder(self._settings)
+
+
+def lazy_encoder(settings: Settings) -> OnnxEncoder:
+    """A `LazyEncoder`, which can do all that an OnnxEncoder can. Raises ArtifactError, now or when it is loaded."""
+    return cast(OnnxEncoder, LazyEncoder(settings))
 
 
 def build_features(settings: Settings) -> FeastFeatures:

@@ -66,7 +66,7 @@ def by_pin(pin_ids: Sequence[str], found: Iterable[Any]) -> dict[str, Any]:
 def hits(found: Iterable[tuple[float, Mapping[str, Any], Vector | None]]) -> list[Hit]:
     """Engine results as hits, best first, ties by pin id; a point whose payload lost its pin id cannot be shown."""
     shown = [
-        Hit(str(body["pin_id"]), score, body.get("fields") or {}, int(body.get("v") or 0), vector, str(body.get("refused") or ""))
+        Hit(str(body["pin_id"]), score, _dict(body.get("fields")), _int(body.get("v")), vector, str(body.get("refused") or ""))
         for score, body, vector in found
         if "pin_id" in body
     ]
@@ -113,25 +113,47 @@ def _named(point: str, stored: Mapping[str, Any]) -> str:
 
 
 def record(pin_id: str, stored: Mapping[str, Any]) -> IndexedPin:
-    """Read a record back. A damaged payload reads as one of no model, which the next event embeds anew; without a version, as version 0."""
-    v = stored.get("v")
-    intact = isinstance(v, int) and isinstance(stored.get("fields"), dict) and stored.get("pin_id", "") == pin_id
+    """Read a record back, whatever somebody did to its payload. Never raises.
+
+    A damaged payload reads as a record of no model, which the next event embeds anew. Its version is 0 where it has none that
+    a guard could match; what a guard would match is kept, even a fraction, so that the next write can name it.
+    """
+    v, fields = stored.get("v"), stored.get("fields")
+    intact = _is_int(v) and isinstance(fields, dict) and stored.get("pin_id", "") == pin_id
     return IndexedPin(
         pin_id=pin_id,
-        v=v if isinstance(v, int) and v > 0 else 0,
-        dead=bool(stored.get("dead")),
-        embedded=bool(stored.get("embedded")),
+        v=_version(v),
+        dead=stored.get("dead") in (1, True),
+        embedded=stored.get("embedded") in (1, True),
         model_id=str(stored.get("model_id", "")) if intact else "",
-        template_version=int(stored.get("template_version") or 0),
+        template_version=_int(stored.get("template_version")),
         text=str(stored.get("text", "")),
         fingerprint=str(stored.get("fingerprint", "")),
         seen=str(stored.get("seen", "")),
-        fields=dict(stored.get("fields") or {}) if intact else {},
+        fields=dict(fields) if intact and isinstance(fields, dict) else {},
         reason=str(stored.get("reason", "")),
-        embedded_at_us=int(stored.get("embedded_at_us") or 0),
-        as_of=dict(stored.get("as_of") or {}),
+        embedded_at_us=_int(stored.get("embedded_at_us")),
+        as_of={str(view): _int(at_us) for view, at_us in as_of.items()} if isinstance(as_of := stored.get("as_of"), dict) else {},
         refused=str(stored.get("refused") or ""),
     )
+
+
+def _version(value: object) -> int:
+    """The number that a range filter meets in a stored version: in a list, any of its numbers."""
+    values = value if isinstance(value, list) else [value]
+    return next((one for one in values if isinstance(one, (int, float)) and not isinstance(one, bool) and one >= 1), 0)  # type: ignore[return-value]  # damaged
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _int(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def check(points: Sequence[PointWrite], dimension: int) -> None:

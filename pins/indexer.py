@@ -154,7 +154,7 @@ class PinIndexer:
         """
         now_us = self.clock()
         writes = [
-            PointWrite(replace(before, v=max(now_us, before.v + 1), refused=error.reason), before.v, keep_vector=True)
+            PointWrite(replace(before, v=max(now_us, int(before.v) + 1), refused=error.reason), before.v, keep_vector=True)
             for pin_id, error in refused.items()
             if (before := known.get(pin_id)) and before.embedded and not before.dead and before.refused != error.reason
         ]
@@ -189,7 +189,7 @@ def feature_rows(event: PinEvent) -> list[FeatureRow]:
 def point(pin_id: str, plan: _Plan, vector: Vector | None, model_id: str, now_us: int) -> PointWrite:
     """The one write that carries out a plan. Its version is the clock's, but always above the record it replaces."""
     known, action = plan.known, plan.action
-    v = max(now_us, known.v + 1 if known else 0)
+    v = max(now_us, int(known.v) + 1 if known else 0)
     expected = known.v if known else None
     if plan.pin is None or isinstance(action, Remove):
         return PointWrite(IndexedPin(pin_id, v, dead=True, embedded=False, model_id=model_id, reason=action.reason), expected)

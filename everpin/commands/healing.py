@@ -26,7 +26,7 @@ from everpin.loading import feature_store, stream
 from everpin.reconciling import Scope, Stores, Tally, differences, share_of
 from everpin.settings import Settings, settings
 from everpin.sweeping import SweepReport, sweep
-from everpin.wiring import build_encoder, find_broker, now_us, worker_group
+from everpin.wiring import find_broker, lazy_encoder, now_us, worker_group
 from pins.errors import EverpinError
 from pins.ports import FeatureSource, PinIndex
 from pins.reconcile import KINDS
@@ -249,7 +249,7 @@ def _share(sample: str | None, features: FeatureSource, seed: int) -> float:
 def _opened(config: Settings, stack: ExitStack, sending: bool) -> tuple[Stores, Line | None]:
     """The stores, and with `sending` the way to the worker. The system is started first where none runs: it owns the index then."""
     broker = stack.enter_context(stream(config)) if sending else None
-    encoder = build_encoder(config)
+    encoder = lazy_encoder(config)
     stores = Stores(stack.enter_context(feature_store(config)), stack.enter_context(reading(config)), encoder)
     return stores, Line(broker, worker_group(config, encoder.model_id)) if broker else None
 
@@ -264,7 +264,7 @@ def _behind(config: Settings) -> int | None:
     broker = find_broker(config)
     if broker is None:
         return None
-    offsets = Offsets(broker, worker_group(config, build_encoder(config).model_id))
+    offsets = Offsets(broker, worker_group(config, lazy_encoder(config).model_id))
     try:
         return sum(lag.messages for lag in offsets.lag((UPDATES,)))
     finally:

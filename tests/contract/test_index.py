@@ -16,8 +16,11 @@ import httpx
 import numpy as np
 import pytest
 import qdrant_edge as edge
+from hypothesis import given
+from hypothesis import strategies as st
 from qdrant_client import QdrantClient
 
+from index import points
 from index.edge import EdgePinIndex
 from index.loopback import LoopbackPinIndex, routes
 from index.points import collection_name, point_id
@@ -267,15 +270,38 @@ def test_qdrant_refuses_a_collection_of_another_dimension_and_says_when_it_is_do
         QdrantPinIndex(connect("http://127.0.0.1:1"), MODEL, DIMENSION)
 
 
-@pytest.mark.parametrize("damage", [{"v": "x"}, {"v": None, "fields": None}, {}])
-def test_a_damaged_payload_is_replaced_by_the_next_write(damage: dict[str, object]) -> None:
+DAMAGES: list[tuple[dict[str, object], float]] = [
+    ({"v": "x"}, 0), ({"v": None, "fields": None}, 0), ({}, 0), ({"v": True}, 0), ({"v": -3}, 0), ({"v": 0.5}, 0), ({"v": 7.25}, 7.25), ({"v": ["x", 5, 6]}, 5),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("engine", ["edge", "memory"])
+@pytest.mark.parametrize(("damage", "v"), DAMAGES)
+def test_a_damaged_payload_is_replaced_by_the_next_write(engine: str, damage: dict[str, object], v: float, tmp_path: Path) -> None:
     client = QdrantClient(":memory:")
-    index = QdrantPinIndex(client, MODEL, DIMENSION)
+    index = EdgePinIndex(tmp_path, MODEL, DIMENSION) if engine == "edge" else QdrantPinIndex(client, MODEL, DIMENSION)
     put(index, "p", 5)
-    client.overwrite_payload(collection_name(MODEL), damage, [point_id("p")])
+    if isinstance(index, EdgePinIndex):
+        index._shard.update(edge.UpdateOperation.overwrite_payload([uuid.UUID(point_id("p"))], damage))
+    else:
+        client.overwrite_payload(collection_name(MODEL), damage, [point_id("p")])
     found = index.known(["p"])["p"]
-    assert (found.v, found.model_id) == (0, "")
-    assert put(index, "p", 6, expected=0) == {"p"}
+    assert (found.v, found.model_id) == (v, "")
+    assert index.write([PointWrite(record("p", 9), found.v, vector(1))]) == {"p"}
+    assert index.known(["p"])["p"].v == 9
+    index.close()
+
+
+ODD = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.lists(st.integers(), max_size=2)
+ODD |= st.dictionaries(st.text(max_size=3), ODD, max_size=2)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(points.payload(record("p"), "mark"))), ODD))
+def test_no_payload_whatever_is_in_it_keeps_a_record_from_being_read(damage: dict[str, object]) -> None:
+    found = points.record("p", points.payload(record("p"), "mark") | damage)
+    assert found.v >= 0
+    assert isinstance(found.fields, dict)
+    assert points.hits([(0.5, {"pin_id": "p"} | damage, None)])[0].pin_id
 
 
 @pytest.mark.parametrize("engine", ["edge", "memory"])
@@ -300,6 +326,7 @@ CRASHER = """
 import os, sys
 from pathlib import Path
 import index.shard, shutil
+from index import points
 from index.edge import EdgePinIndex
 step, count = sys.argv[2], 0
 def dying(name, act):
