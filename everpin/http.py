@@ -26,7 +26,8 @@ MODEL_FILE = "model.onnx"
 """The file of a model folder whose sha256 tells two models of one name apart."""
 STALL_S = 120.0
 """A worker that has a batch in hand for longer than this beyond its retry budget is not alive: the orchestrator restarts it.
-Nor is one whose event loop has not beaten for as long: nothing else of it can be trusted to move."""
+Nor is one whose event loop has not beaten for as long, nor one that has messages waiting and takes none: Faust's consumer
+can stop fetching without an error."""
 
 
 class Vitals:
@@ -44,10 +45,19 @@ class Vitals:
         self.busy_since: dict[str, float] = {}
         self.stores = dict.fromkeys(STORES, True)
         self._beaten_at: float | None = None
+        self._moved_at = time.monotonic()
 
     def beat(self) -> None:
         """The event loop turns. Call it from a timer of the loop, about every second."""
         self._beaten_at = time.monotonic()
+
+    def moved(self) -> None:
+        """A batch was handled, or nothing is left to handle."""
+        self._moved_at = time.monotonic()
+
+    def still_s(self) -> float:
+        """Seconds for which messages have waited and none was handled."""
+        return time.monotonic() - self._moved_at
 
     def beaten_s(self) -> float:
         """Seconds since the last beat; 0 before the first."""
@@ -87,9 +97,11 @@ def worker_app(parts: WorkerParts, vitals: Vitals) -> FastAPI:
 
     @app.get("/livez")
     def livez(response: Response) -> dict[str, Any]:
-        alive = vitals.stalled_s() < parts.settings.retry_budget_s + STALL_S and vitals.beaten_s() < STALL_S
+        patience_s = parts.settings.retry_budget_s + STALL_S
+        alive = vitals.stalled_s() < patience_s and vitals.still_s() < patience_s and vitals.beaten_s() < STALL_S
         response.status_code = 200 if alive else 503
-        return {"alive": alive, "batch_in_hand_s": round(vitals.stalled_s(), 1), "loop_beat_s": round(vitals.beaten_s(), 1)}
+        seconds = {"batch_in_hand_s": vitals.stalled_s(), "loop_beat_s": vitals.beaten_s(), "still_s": vitals.still_s()}
+        return {"alive": alive} | {name: round(value, 1) for name, value in seconds.items()}
 
     @app.get("/readyz")
     def readyz(response: Response) -> dict[str, Any]:

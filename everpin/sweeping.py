@@ -23,7 +23,8 @@ EXAMPLES = 5
 class SweepReport:
     """What a sweep did (or, as a dry run, would do), and what it could not.
 
-    `still_served`: deleted pins that the index serves, because their event was lost; `scrubbed`: whether the feature store's
+    `still_served`: deleted pins that the index serves, because their event was lost; `too_young`: pins deleted before the hold
+    whose tombstone was written within it, because their event came late: their bytes may still be in the index; `scrubbed`: whether the feature store's
     files hold only its rows.
     """
 
@@ -31,6 +32,7 @@ class SweepReport:
     erased: int = 0
     not_erased: list[str] = field(default_factory=list)
     still_served: int = 0
+    too_young: int = 0
     examples: list[str] = field(default_factory=list)
     tombstones: int = 0
     nameless: int = 0
@@ -38,7 +40,7 @@ class SweepReport:
 
     @property
     def complete(self) -> bool:
-        return self.scrubbed and not self.not_erased and not self.still_served
+        return self.scrubbed and not self.not_erased and not self.still_served and not self.too_young
 
 
 def sweep(
@@ -51,7 +53,7 @@ def sweep(
     report = SweepReport()
     for pins in _deleted_before(features, before_us, step):
         report.deleted += len(pins)
-        _look_for_served(index, pins, report)
+        _look_at_records(index, pins, before_us, report)
         full = [pin for pin in pins if has_content(pin)]
         if dry_run:
             report.erased += len(full)
@@ -87,7 +89,9 @@ def _deleted_before(features: FeatureSource, before_us: int, step: Callable[[int
         step(len(ids))
 
 
-def _look_for_served(index: PinIndex, pins: Sequence[PinFeatures], report: SweepReport) -> None:
-    served = [pin_id for pin_id, record in index.known([pin.pin_id for pin in pins]).items() if not record.dead]
+def _look_at_records(index: PinIndex, pins: Sequence[PinFeatures], before_us: int, report: SweepReport) -> None:
+    known = index.known([pin.pin_id for pin in pins])
+    served = [pin_id for pin_id, record in known.items() if not record.dead]
+    report.too_young += sum(record.dead and record.v >= before_us for record in known.values())
     report.still_served += len(served)
     report.examples += served[: max(0, EXAMPLES - len(report.examples))]

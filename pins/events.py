@@ -1,4 +1,4 @@
-"""Events on the `pin-updates` topic: what they are, how bytes become one, which of many matters.
+"""Events on the `pin-updates` topic: what they are, how bytes become one, which of many speak of one pin.
 
 An event is a hint: "look at this pin again". It may carry the changed views' rows, which are then written to the feature
 store, ordered by their event time, before anything is read. It may name `features_as_of`, the view times it speaks of.
@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from pins.errors import InvalidEvent
 from pins.features import VIEWS
 
-MAX_EVENT_BYTES = 1_048_576
-"""Kafka's default `message.max.bytes`. A larger event could not be kept whole as a dead letter."""
+MAX_EVENT_BYTES = 900_000
+"""Kafka's default `message.max.bytes` is 1,048,588, headers included: a larger event might not fit when it is parked or dead."""
 MAX_PIN_ID_CHARS = 256
 FUTURE_TOLERANCE_US = 300_000_000
 """Five minutes. A time beyond it would outrank every honest write to come, so it is refused."""
@@ -103,29 +103,12 @@ def encode(event: PinEvent) -> bytes:
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def latest_per_pin(events: Iterable[PinEvent]) -> list[PinEvent]:
-    """One event per pin, in order of first sight: the newest by event time, the last seen among equals.
-
-    `features_as_of` of all events of a pin are merged to their maximum, so that no announcement is forgotten; a pin is
-    re-embedded when any of its events asks for it.
-    """
-    latest: dict[str, PinEvent] = {}
-    announced: dict[str, dict[str, int]] = {}
-    asked: set[str] = set()
+def by_pin(events: Iterable[PinEvent]) -> dict[str, list[PinEvent]]:
+    """The events of each pin, pins in order of first sight. One decision is made per pin, whatever its events' order."""
+    grouped: dict[str, list[PinEvent]] = {}
     for event in events:
-        before = latest.get(event.pin_id)
-        if before is None or event.event_time_us >= before.event_time_us:
-            latest[event.pin_id] = event
-        if isinstance(event, PinUpdated):
-            times = announced.setdefault(event.pin_id, {})
-            for view, as_of in event.features_as_of.items():
-                times[view] = max(as_of, times.get(view, 0))
-            if event.reembed:
-                asked.add(event.pin_id)
-    return [
-        replace(event, features_as_of=announced[event.pin_id], reembed=event.pin_id in asked) if isinstance(event, PinUpdated) else event
-        for event in latest.values()
-    ]
+        grouped.setdefault(event.pin_id, []).append(event)
+    return grouped
 
 
 def _text(raw: bytes | None) -> str | None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from pins.changes import Embed, Fingerprint, IndexedPin, Remove, Skip, Touch, decide, fingerprint, surface_fields
 from pins.errors import EverpinError, FeaturesBehind, FeaturesLost, Unavailable, Unembeddable
-from pins.events import PinDeleted, PinEvent, PinUpdated, latest_per_pin
+from pins.events import PinDeleted, PinEvent, PinUpdated, by_pin
 from pins.features import FeatureRow, PinFeatures
 from pins.ports import Encoder, FeatureSource, PinIndex, PointWrite, Vector
 from pins.text import PinText, render
@@ -31,7 +31,7 @@ VANISHED_LIMIT = 100
 class Outcome:
     """What became of one pin. `embedded`: its vector is new; `v`: version of its record, 0 where there is none.
 
-    `embedded_at_us`: when the vector of a pin that was found unchanged was made, 0 where it has none.
+    `embedded_at_us`: when the vector that was kept was made, 0 where there is none.
     """
 
     pin_id: str
@@ -43,11 +43,15 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class BatchReport:
-    """One entry per pin of the batch: its outcome, or the error that kept it from one."""
+    """What became of a batch: an outcome or a refusal per pin, and the events that took no part in it.
+
+    `unwritten`: events whose rows the feature store could not take; `behind`: events whose features have not arrived.
+    """
 
     outcomes: Sequence[Outcome]
     refused: Mapping[str, Unembeddable] = field(default_factory=dict)
-    behind: Mapping[str, FeaturesBehind] = field(default_factory=dict)
+    unwritten: Sequence[tuple[PinEvent, Unembeddable]] = field(default_factory=list)
+    behind: Sequence[tuple[PinEvent, FeaturesBehind]] = field(default_factory=list)
     encoded: int = 0
 
 
@@ -81,52 +85,59 @@ class PinIndexer:
         FeaturesLost before anything is written.
         """
         events = list(events)
-        refused = {event.pin_id: error for event, error in isolate(self._write_features, events) if isinstance(error, Unembeddable)}
-        pending = {event.pin_id: event for event in latest_per_pin(events) if event.pin_id not in refused}
+        written = list(isolate(self._write_features, events))
+        unwritten = [(event, error) for event, error in written if isinstance(error, Unembeddable)]
+        pending = by_pin(event for event, error in written if error is None)
         vectors: dict[Fingerprint, Vector | Unembeddable] = {}
         done: list[Outcome] = []
-        behind: dict[str, FeaturesBehind] = {}
+        refused: dict[str, Unembeddable] = {}
+        behind: list[tuple[PinEvent, FeaturesBehind]] = []
         vanished = self._vanished
         for attempt in range(MAX_ROUNDS):
             plans, late, wrong = self._gather(pending)
-            behind |= late
+            behind += late
             vanished = vanished if attempt else self._require_features(plans)
             skipping = [(pin_id, plan) for pin_id, plan in plans.items() if isinstance(plan.action, Skip)]
             done += [_skipped(pin_id, plan.known, plan.action.reason, attempt) for pin_id, plan in skipping if plan.known]
             acting = {pin_id: plan for pin_id, plan in plans.items() if not isinstance(plan.action, Skip)}
             self._encode([plan.text.text for plan in acting.values() if isinstance(plan.action, Embed)], vectors)
-            landed, unwritten = self._act(acting, vectors)
-            self._mark(unwritten, {pin_id: acting[pin_id].known for pin_id in unwritten})
-            refused |= wrong | unwritten
+            landed, failed = self._act(acting, vectors)
+            self._mark(failed, {pin_id: acting[pin_id].known for pin_id in failed})
+            refused |= wrong | failed
             done += landed
-            pending = {pin_id: pending[pin_id] for pin_id in acting.keys() - unwritten.keys() - {one.pin_id for one in landed}}
+            pending = {pin_id: pending[pin_id] for pin_id in acting.keys() - failed.keys() - {one.pin_id for one in landed}}
             if not pending:
                 self._vanished = vanished
-                return BatchReport(done, refused, behind, len(vectors))
+                return BatchReport(done, refused, unwritten, behind, len(vectors))
         raise Unavailable(f"{len(pending)} pins lost {MAX_ROUNDS} races for their record, {min(pending)!r} among them; are two backfills running?")
 
     def _write_features(self, events: Sequence[PinEvent]) -> Sequence[None]:
         self.features.write([row for event in events for row in feature_rows(event)])
         return [None] * len(events)
 
-    def _gather(self, pending: Mapping[str, PinEvent]) -> tuple[dict[str, _Plan], dict[str, FeaturesBehind], dict[str, Unembeddable]]:
+    def _gather(
+        self, pending: Mapping[str, Sequence[PinEvent]]
+    ) -> tuple[dict[str, _Plan], list[tuple[PinEvent, FeaturesBehind]], dict[str, Unembeddable]]:
+        """Read both stores and decide. A pin is decided unless all its events are behind: one that is late holds up no other."""
         known = self.index.known(list(pending))
         found = self.features.of(list(pending))
-        behind = {pin_id: late for pin_id, event in pending.items() if (late := _behind(event, found.get(pin_id)))}
-        ready = [event for pin_id, event in pending.items() if pin_id not in behind]
+        behind = [(event, late) for events in pending.values() for event in events if (late := _behind(event, found.get(event.pin_id)))]
+        waiting = {id(event) for event, _ in behind}
+        ready = [(pin_id, some) for pin_id, events in pending.items() if (some := [event for event in events if id(event) not in waiting])]
         plans: dict[str, _Plan] = {}
         refused: dict[str, Unembeddable] = {}
-        for event, plan in isolate(lambda some: [self._plan(one, found.get(one.pin_id), known.get(one.pin_id)) for one in some], ready):
+        for (pin_id, _), plan in isolate(lambda some: [self._plan(events, found.get(one), known.get(one)) for one, events in some], ready):
             if isinstance(plan, Unembeddable):
-                refused[event.pin_id] = plan
+                refused[pin_id] = plan
             else:
-                plans[event.pin_id] = plan
+                plans[pin_id] = plan
         self._mark(refused, known)
         return plans, behind, refused
 
-    def _plan(self, event: PinEvent, pin: PinFeatures | None, known: IndexedPin | None) -> _Plan:
+    def _plan(self, events: Sequence[PinEvent], pin: PinFeatures | None, known: IndexedPin | None) -> _Plan:
         text = render(pin) if pin else PinText("")
-        return _Plan(pin, text, known, decide(pin, text, known, self.encoder, reembed=isinstance(event, PinUpdated) and event.reembed))
+        reembed = any(isinstance(event, PinUpdated) and event.reembed for event in events)
+        return _Plan(pin, text, known, decide(pin, text, known, self.encoder, reembed=reembed))
 
     def _require_features(self, plans: Mapping[str, _Plan]) -> int:
         """How many live pins vanished of late, in excess of others. Raises FeaturesLost."""
@@ -175,7 +186,8 @@ class PinIndexer:
             if isinstance(result, Unembeddable):
                 refused[record.pin_id] = result
             elif result:
-                landed.append(Outcome(record.pin_id, plans[record.pin_id].action.reason, write.vector is not None, record.v))
+                made_us = record.embedded_at_us if write.keep_vector else 0
+                landed.append(Outcome(record.pin_id, plans[record.pin_id].action.reason, write.vector is not None, record.v, made_us))
         return landed, refused
 
 
@@ -206,6 +218,7 @@ def point(pin_id: str, plan: _Plan, vector: Vector | None, model_id: str, now_us
     return PointWrite(record, expected, vector)
 
 
+STATUS_VIEW = "pin_status"
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -248,7 +261,8 @@ def _behind(event: PinEvent, pin: PinFeatures | None) -> FeaturesBehind | None:
     if not isinstance(event, PinUpdated):
         return None
     as_of = pin.as_of if pin else {}
+    deleted = pin is not None and pin.deleted
     for view, wanted_us in event.features_as_of.items():
-        if as_of.get(view, 0) < wanted_us:
+        if as_of.get(view, 0) < wanted_us and (view == STATUS_VIEW or not deleted):  # what a deleted pin says matters to nobody
             return FeaturesBehind(event.pin_id, view, wanted_us, as_of.get(view, 0))
     return None

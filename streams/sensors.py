@@ -34,10 +34,12 @@ from everpin.instruments import probe
 from everpin.telemetry import Telemetry
 from everpin.wiring import WorkerParts, require_same_model
 from pins.errors import ArtifactError, Unavailable, Unembeddable
-from streams.broker import DEAD, PARKED, UPDATES, Broker, Lag, Offsets, read_topic
-from streams.worker import header_int
+from pins.indexer import BatchReport
+from streams.broker import DEAD, PARKED, UPDATES, Broker, Lag, Offsets
+from streams.deadletters import depth
+from streams.worker import Message, header_int
 
-BEAT_S, LOOK_S, PROBE_S, PROVE_S = 1.0, 5.0, 10.0, 300.0
+BEAT_S, LOOK_S, PROBE_S, DEAD_S, PROVE_S = 1.0, 5.0, 10.0, 60.0, 300.0
 PATIENCE_S = 5.0
 """How long the broker may take to answer before it counts as away."""
 FAUST_PREFIX = "faust"
@@ -67,6 +69,36 @@ def faust_sensor(app: faust.App, telemetry: Telemetry) -> None:
     registry = CollectorRegistry()
     app.monitor = _Sensor(FaustMetrics.create(registry, FAUST_PREFIX), telemetry)
     telemetry.include(registry)
+
+
+class Figures:
+    """Keeps the worker's figures where metrics and status read them."""
+
+    def __init__(self, parts: WorkerParts, vitals: Vitals) -> None:
+        self.telemetry, self.vitals = parts.telemetry, vitals
+
+    def batch(self, messages: Sequence[Message], report: BatchReport, freshness_s: Sequence[float], seconds: float) -> None:
+        for message in messages:
+            self.telemetry.events.labels(message.topic).inc()
+        for outcome in report.outcomes:
+            self.telemetry.pins.labels(outcome.reason).inc()
+        for error in report.refused.values():
+            self.telemetry.refused.labels(error.reason).inc()
+        self.telemetry.encoded.inc(report.encoded)
+        self.telemetry.observe_freshness(freshness_s)
+        self.telemetry.batch_seconds.observe(seconds)
+
+    def dead_letter(self, reason: str) -> None:
+        self.telemetry.dead_letters.labels(reason).inc()
+
+    def parked(self) -> None:
+        self.telemetry.parked.inc()
+
+    def retried(self) -> None:
+        self.telemetry.retries.inc()
+
+    def ready(self, ready: bool) -> None:
+        self.vitals.answering = ready
 
 
 class LagClock:
@@ -108,7 +140,8 @@ class Watch:
         self._thread = ThreadPoolExecutor(1, "everpin-watch")
         self._asking: asyncio.Future[list[Lag]] | None = None
         self._offsets: Offsets | None = None
-        self._dead_front: list[tuple[int, int | None, bool]] = []
+        self._dead_ends: Mapping[int, int] = {}
+        self._dead_due = 0.0
 
     def start(self) -> None:
         """Put the timers on the app."""
@@ -139,6 +172,8 @@ class Watch:
         self._telemetry.answers("kafka", True)
         oldest, parked_since = in_hand(self._app.consumer.unacked)
         mine = [lag for lag in lags if (lag.topic, str(lag.partition)) in assigned]
+        if not any(lag.messages > 0 for lag in mine if lag.topic == UPDATES):
+            self._vitals.moved()
         self._telemetry.show_lag(self._clock.read(mine, oldest, time.time()))
         self._telemetry.parked_held.set(sum(max(0, lag.messages) for lag in mine if lag.topic == PARKED))
         self._telemetry.parked_oldest.set(max(0.0, time.time() - parked_since) if parked_since else 0.0)
@@ -181,15 +216,18 @@ class Watch:
             offsets, self._offsets = self._offsets, None  # a client that saw its broker die may never find it again
             offsets.close()
             raise
-        self._count_dead([lag for lag in lags if lag.topic == DEAD])
+        self._count_dead({lag.partition: lag.end for lag in lags if lag.topic == DEAD})
         return lags
 
-    def _count_dead(self, dead: Sequence[Lag]) -> None:
-        self._telemetry.dead_letter_depth.set(sum(lag.messages for lag in dead))
-        front = [(lag.partition, lag.committed, lag.messages > 0) for lag in dead]
-        if front != self._dead_front:  # only then can the oldest be another one
-            self._telemetry.dead_letter_oldest.set_function(_age(_oldest_s(self._broker, dead)))
-            self._dead_front = front
+    def _count_dead(self, ends: Mapping[int, int]) -> None:
+        """How many letters wait, and since when: the whole topic is read for it, so only when it grew, and once a minute at most."""
+        if ends == self._dead_ends or time.monotonic() < self._dead_due:
+            return
+        waiting = depth(self._broker)
+        self._telemetry.dead_letter_depth.set(waiting.letters)
+        since_s = None if waiting.oldest_s is None else time.time() - waiting.oldest_s
+        self._telemetry.dead_letter_oldest.set_function(_age(since_s))
+        self._dead_ends, self._dead_due = ends, time.monotonic() + DEAD_S
 
     def close(self) -> None:
         """Let the question in flight end."""
@@ -210,19 +248,6 @@ def in_hand(messages: Iterable[Any]) -> tuple[dict[Place, float], float | None]:
             since = header_int(headers, "parked_since_us") / 1e6 or message.timestamp
             parked = since if parked is None else min(parked, since)
     return oldest, parked
-
-
-def _oldest_s(broker: Broker, dead: Sequence[Lag]) -> float | None:
-    """Epoch second of the oldest dead letter; None when there is none. Every partition's first record is a candidate."""
-    waiting = {lag.partition for lag in dead if lag.messages > 0}
-    found: list[float] = []
-    for record in read_topic(broker, DEAD) if waiting else ():
-        if record.partition in waiting:
-            waiting.discard(record.partition)
-            found.append(record.timestamp / 1000)
-        if not waiting:
-            break
-    return min(found, default=None)
 
 
 def _age(since_s: float | None) -> Callable[[], float]:

@@ -26,6 +26,8 @@ T = TypeVar("T")
 log = logging.getLogger("everpin.worker")
 MAX_DEAD_VALUE_BYTES = 900_000
 """A longer value is cut in its dead letter: with headers it might not fit into the topic, and would stop the worker."""
+MAX_DEAD_KEY_BYTES = 2_000
+"""Any pin id fits; a longer key is cut likewise."""
 MAX_DIGITS = 18
 """Of a number in a header: all that 64 bits surely hold."""
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.2, 5.0
@@ -92,11 +94,15 @@ class Worker:
         started, retries = time.perf_counter(), self._retries
         events, dead = self._decode(messages)
         report = await self._patiently("the stores", lambda: self._apply([event for event, _ in events]))
-        dead += [(message, report.refused[event.pin_id]) for event, message in events if event.pin_id in report.refused]
+        late = {id(event): error for event, error in report.behind}
+        unwritten = {id(event): error for event, error in report.unwritten}
+        ready = [(event, message) for event, message in events if id(event) not in late and id(event) not in unwritten]
+        dead += [(message, unwritten[id(event)]) for event, message in events if id(event) in unwritten]
+        dead += [(message, report.refused[event.pin_id]) for event, message in ready if event.pin_id in report.refused]
         self._count_dead(len(dead), len(messages) - len(dead))
-        freshness = await self._announce(report, events, retried=self._retries > retries)
+        freshness = await self._announce(report, ready, retried=self._retries > retries)
         await asyncio.gather(*(self._dead_letter(message, error) for message, error in dead))
-        await asyncio.gather(*(self._park(message, report.behind[event.pin_id]) for event, message in events if event.pin_id in report.behind))
+        await asyncio.gather(*(self._park(message, late[id(event)]) for event, message in events if id(event) in late))
         seconds = time.perf_counter() - started
         self.observer.batch(messages, report, freshness, seconds)
         log.info("batch messages=%d outcomes=%d encoded=%d dead=%d parked=%d ms=%.0f",
@@ -194,13 +200,18 @@ class Worker:
 
     async def _dead_letter(self, message: Message, error: EverpinError) -> None:
         reason = getattr(error, "reason", type(error).__name__)
-        value = message.value
+        key, value = message.key, message.value
         detail = str(error)[:2000].encode("utf-8", "replace")
         headers = self._origin(message) | {"error": type(error).__name__.encode(), "reason": reason.encode(), "detail": detail}
         if value and len(value) > MAX_DEAD_VALUE_BYTES:
             headers["cut_from_bytes"] = str(len(value)).encode()
             value = value[:MAX_DEAD_VALUE_BYTES]
-        await self._publish(DEAD, message.key, value, headers)
+        if key and len(key) > MAX_DEAD_KEY_BYTES:
+            headers["key_cut_from_bytes"] = str(len(key)).encode()
+            key = key[:MAX_DEAD_KEY_BYTES]
+        if key is None and value is None:  # Kafka's client sends no message of nothing
+            headers["null_value"], value = b"1", b""
+        await self._publish(DEAD, key, value, headers)
         self.observer.dead_letter(reason)
 
     async def _park(self, message: Message, late: FeaturesBehind) -> None:

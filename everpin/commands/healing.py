@@ -210,6 +210,8 @@ def _warn_of_rest(report: SweepReport) -> None:
             f"everpin: the index still serves {report.still_served} of them, such as {', '.join(report.examples)}: `everpin reconcile --fix`, then sweep again",
             file=sys.stderr,
         )
+    if report.too_young:
+        print(f"everpin: {report.too_young} tombstones are younger than the hold, because their deletion came late; sweep again later", file=sys.stderr)
     if report.not_erased:
         print(f"everpin: a producer keeps writing to {', '.join(report.not_erased[:20])}; stop it and sweep again", file=sys.stderr)
     if not report.scrubbed:

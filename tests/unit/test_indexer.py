@@ -81,7 +81,7 @@ def test_a_changed_text_is_embedded_anew(house: House) -> None:
 def test_a_payload_write_keeps_the_vector_and_its_story(house: House) -> None:
     house.apply(content("p", title="Soup", category="food"))
     before, vector = house.record(), house.vector()
-    assert house.outcome(content("p", T0 + 1, title="Soup", category="home")) == Outcome("p", "payload_only", False, NOW + 2)
+    assert house.outcome(content("p", T0 + 1, title="Soup", category="home")) == Outcome("p", "payload_only", False, NOW + 2, NOW + 1)
     assert house.vector() is vector
     assert house.record() == replace(before, v=NOW + 2, fields=dict(before.fields) | {"category": "home"}, as_of={"pin_content": T0 + 1})
     assert house.written[-1].keep_vector
@@ -100,7 +100,7 @@ def test_the_same_tokens_keep_the_vector_and_settle_on_the_new_text(house: House
 def test_a_cosmetic_change_keeps_the_vector_and_the_text_it_stands_for(cosmetic: House) -> None:
     cosmetic.apply(caption("p", "a red chair by the sea"))
     before, vector = cosmetic.record(), cosmetic.vector()
-    assert cosmetic.outcome(caption("p", "a red chair by the lake", T0 + 1)) == Outcome("p", "cosmetic", False, NOW + 2)
+    assert cosmetic.outcome(caption("p", "a red chair by the lake", T0 + 1)) == Outcome("p", "cosmetic", False, NOW + 2, NOW + 1)
     after = cosmetic.record()
     assert cosmetic.vector() is vector
     assert (after.text, after.fingerprint) == (before.text, before.fingerprint)
@@ -213,7 +213,7 @@ def test_a_refused_point_leaves_the_others_of_its_batch_alone(house: House) -> N
 def test_features_that_have_not_arrived_are_waited_for(house: House) -> None:
     house.apply(caption("p", "old soup"), caption("q", "pie"))
     report = house.apply(PinUpdated("p", T0 + 5, {}, {"pin_caption": T0 + 5}), caption("q", "stew", T0 + 1), PinUpdated("r", T0, {}, {"pin_boards": T0}))
-    assert {pin_id: error.detail for pin_id, error in report.behind.items()} == {
+    assert {event.pin_id: error.detail for event, error in report.behind} == {
         "p": f"pin 'p': view 'pin_caption' is at {T0} us, the event announced {T0 + 5} us",
         "r": f"pin 'r': view 'pin_boards' is at 0 us, the event announced {T0} us",
     }
@@ -229,15 +229,28 @@ def test_features_newer_than_announced_are_taken(house: House) -> None:
     assert house.outcome(PinUpdated("p", T0, {}, {"pin_caption": T0 + 8})).reason == "unchanged"
 
 
-def test_an_announcement_of_an_older_event_of_the_batch_counts(house: House) -> None:
-    report = house.apply(PinUpdated("p", T0, {}, {"pin_boards": T0}), caption("p", "soup", T0 + 1))
-    assert list(report.behind) == ["p"]
-    assert house.index.points == {}
+def test_an_event_that_is_behind_holds_up_no_other_of_its_pin(house: House) -> None:
+    late = PinUpdated("p", T0, {}, {"pin_boards": T0})
+    report = house.apply(late, caption("p", "soup", T0 + 1), late)
+    assert [event for event, _ in report.behind] == [late, late]
+    assert [outcome.reason for outcome in report.outcomes] == ["new"]
+    assert house.record().text == "soup"
 
 
-def test_a_delete_waits_for_no_features(house: House) -> None:
-    report = house.apply(PinUpdated("p", T0, {}, {"pin_caption": T0}), PinDeleted("p", T0 + 1))
-    assert report.outcomes == [Outcome("p", "deleted", False, NOW + 1)]
+@pytest.mark.parametrize("late_first", [True, False])
+def test_a_delete_waits_for_no_features_whatever_is_announced_after_it(house: House, late_first: bool) -> None:
+    house.apply(caption("p", "soup"))
+    events = [PinUpdated("p", T0 + 2, {}, {"pin_caption": T0 + 2}), PinDeleted("p", T0 + 1)]
+    report = house.apply(*(events if late_first else reversed(events)))
+    assert [outcome.reason for outcome in report.outcomes] == ["deleted"]
+    assert report.behind == [], "what a deleted pin would have said matters to nobody"
+    assert house.record().dead
+
+
+def test_a_revival_that_is_announced_is_waited_for(house: House) -> None:
+    house.apply(PinDeleted("p", T0))
+    report = house.apply(PinUpdated("p", T0 + 2, {}, {"pin_status": T0 + 2}))
+    assert [event.pin_id for event, _ in report.behind] == ["p"]
 
 
 @pytest.mark.parametrize(("known_v", "v"), [(T0, NOW + 2), (NOW + 2, NOW + 3), (NOW + 10**12, NOW + 10**12 + 1)], ids=["ahead", "equal", "far behind"])

@@ -116,14 +116,18 @@ def test_a_row_that_the_feature_store_cannot_take_hurts_nobody_else(house: House
     write = house.features.write
 
     def picky(rows: Sequence[FeatureRow]) -> None:
-        if any(row.key == "b" for row in rows):
+        if any(row.key == "b" and row.view == "pin_caption" for row in rows):
             raise OverflowError("too large a number")
         write(rows)
 
     monkeypatch.setattr(house.features, "write", picky)
-    report = house.apply(*(caption(pin_id, "soup") for pin_id in FOUR))
-    assert report.refused["b"].reason == "defect"
-    assert {outcome.pin_id for outcome in report.outcomes} == {"a", "c", "d"}
+    bad = caption("b", "soup")
+    report = house.apply(bad, *(caption(pin_id, "soup") for pin_id in "acd"), PinUpdated("b", T0))
+    ((event, error),) = report.unwritten
+    assert event is bad
+    assert error.reason == "defect"
+    assert not report.refused
+    assert {outcome.pin_id for outcome in report.outcomes} == {"a", "b", "c", "d"}, "the good event of the same pin is taken"
 
 
 def test_a_store_that_does_not_answer_refuses_nobody(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from everpin.telemetry import Telemetry
 from pins.errors import ArtifactError, Unavailable
 from streams import sensors
 from streams.broker import DEAD, PARKED, UPDATES, Broker, Lag
+from streams.deadletters import Depth
 from streams.sensors import LagClock, Watch, faust_sensor, in_hand
 from tests.fakes import FakeEncoder, FakeFeatures, FakeIndex
 
@@ -96,6 +97,11 @@ def offsets(monkeypatch: pytest.MonkeyPatch) -> Answers:
     return answers
 
 
+@pytest.fixture(autouse=True)
+def no_dead_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sensors, "depth", lambda broker: Depth(0, {}, None))
+
+
 @pytest.fixture
 def watch(offsets: Answers) -> Iterator[Watch]:
     telemetry, vitals = Telemetry("0", "fake-v1"), Vitals()
@@ -158,24 +164,17 @@ def test_a_broker_that_is_slow_is_down_until_it_answered(watch: Watch, offsets: 
     assert shown(watch, "everpin_lag_messages", topic=UPDATES, partition="0") == 4
 
 
-def test_the_oldest_dead_letter_is_read_when_the_front_of_its_topic_moves(watch: Watch, offsets: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
-    reads: list[str] = []
-
-    def read_topic(broker: Broker, topic: str) -> Iterator[Any]:
-        reads.append(topic)
-        yield from (SimpleNamespace(partition=partition, timestamp=at) for partition, at in ((0, 995_000), (0, 100), (1, 990_000)))
-
-    monkeypatch.setattr(sensors, "read_topic", read_topic)
-    monkeypatch.setattr(sensors, "time", SimpleNamespace(time=lambda: 1000.0))
-    offsets.lags = [Lag(DEAD, 0, 0, 2), Lag(DEAD, 1, 4, 5)]
-    asyncio.run(watch.look())
-    assert (shown(watch, "everpin_dead_letter_depth"), shown(watch, "everpin_dead_letter_oldest_seconds")) == (3, 10.0)
-    offsets.lags = [Lag(DEAD, 0, 0, 7), Lag(DEAD, 1, 4, 5)]
-    asyncio.run(watch.look())
-    assert (shown(watch, "everpin_dead_letter_depth"), reads) == (8, [DEAD])
-    offsets.lags = [Lag(DEAD, 0, 7, 7), Lag(DEAD, 1, 5, 5)]
-    asyncio.run(watch.look())
-    assert (shown(watch, "everpin_dead_letter_depth"), shown(watch, "everpin_dead_letter_oldest_seconds")) == (0, 0.0)
+def test_letters_that_wait_are_counted_when_the_topic_grew_and_once_a_minute_at_most(watch: Watch, offsets: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [Depth(3, {"not_json": 3}, 10.0), Depth(2, {"not_json": 2}, 70.0), Depth(0, {}, None)]
+    clock = SimpleNamespace(time=lambda: 1000.0, monotonic=lambda: clock.now, now=0.0)
+    monkeypatch.setattr(sensors, "depth", lambda broker: answers.pop(0))
+    monkeypatch.setattr(sensors, "time", clock)
+    seen = []
+    for now, end in ((0, 4), (30, 5), (61, 5), (70, 6), (130, 6), (200, 6)):
+        clock.now, offsets.lags = float(now), [Lag(DEAD, 0, 0, end)]
+        asyncio.run(watch.look())
+        seen.append((shown(watch, "everpin_dead_letter_depth"), shown(watch, "everpin_dead_letter_oldest_seconds")))
+    assert seen == [(3, 10.0), (3, 10.0), (2, 70.0), (2, 70.0), (0, 0.0), (0, 0.0)]
 
 
 def test_an_idle_worker_asks_its_stores_and_counts_its_pins(watch: Watch) -> None:

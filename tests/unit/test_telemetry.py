@@ -314,11 +314,24 @@ def test_liveness_is_progress(client: httpx.Client, vitals: Vitals, monkeypatch:
 def test_liveness_is_a_loop_that_turns(client: httpx.Client, vitals: Vitals, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=1000.0)
     monkeypatch.setattr(http, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    vitals.moved()
     vitals.beat()
     clock.now += http.STALL_S - 1
     assert client.get("/livez").status_code == 200
     clock.now += 1
-    assert client.get("/livez").json() == {"alive": False, "batch_in_hand_s": 0.0, "loop_beat_s": 120.0}
+    assert client.get("/livez").json() == {"alive": False, "batch_in_hand_s": 0.0, "loop_beat_s": 120.0, "still_s": 120.0}
+
+
+def test_a_worker_that_has_messages_waiting_and_takes_none_is_not_alive(client: httpx.Client, vitals: Vitals, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(http, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    vitals.moved()
+    for _ in range(3):
+        clock.now += 100
+        vitals.beat()
+    assert client.get("/livez").status_code == 503
+    vitals.moved()
+    assert client.get("/livez").status_code == 200
 
 
 def test_the_version_tells_two_models_of_one_name_apart(client: httpx.Client) -> None:

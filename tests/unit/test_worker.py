@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import pytest
 
 from pins.events import FUTURE_TOLERANCE_US, PinDeleted, PinEvent, PinUpdated
+from pins.features import FeatureRow
 from streams import worker as streams_worker
 from streams.broker import DEAD, EMBEDDED, PARKED, UPDATES
 from streams.worker import MAX_DEAD_VALUE_BYTES, TooManyDeadLetters
@@ -27,7 +29,9 @@ def test_a_batch_is_embedded_and_every_new_vector_announced(stream: Stream) -> N
 def test_what_changes_no_vector_announces_nothing(stream: Stream) -> None:
     stream.handle(message(caption("p", "soup")))
     stream.sent.clear()
-    stream.handle(message(caption("p", "soup")), message(caption("p", "SOUP", T0 + 1)), message(PinDeleted("q", T0)), message(None, b"r"))
+    stream.now += 3600 * SECOND_US  # long after anybody else may have had these messages
+    events = caption("p", "soup"), caption("p", "SOUP", T0 + 1), PinDeleted("q", T0)
+    stream.handle(*(message(event, at=stream.now) for event in events), message(None, b"r", at=stream.now))
     assert stream.sent == []
     assert stream.index.counts() == {"live": 1, "textless": 0, "dead": 2, "refused": 0}
 
@@ -151,3 +155,31 @@ def test_good_messages_few_and_far_between_do_not_hide_a_wave(stream: Stream) ->
     with pytest.raises(TooManyDeadLetters):
         stream.handle(*mostly_bad)
     assert len(stream.on(DEAD)) == 6
+
+
+def test_a_key_too_long_for_a_dead_letter_is_cut_and_says_so(stream: Stream) -> None:
+    stream.handle(message(NOT_AN_EVENT, b"k" * 120_000))
+    (dead,) = stream.on(DEAD)
+    assert dead.key == b"k" * 2_000
+    assert dead.headers["key_cut_from_bytes"] == b"120000"
+
+
+def test_a_message_of_nothing_has_a_dead_letter_that_kafka_can_send(stream: Stream) -> None:
+    stream.handle(message(None))
+    (dead,) = stream.on(DEAD)
+    assert (dead.key, dead.value, dead.headers["null_value"]) == (None, b"", b"1")
+    assert dead.headers["reason"] == b"bad_pin_id"
+
+
+def test_a_row_that_the_feature_store_cannot_take_makes_a_dead_letter_of_its_message_only(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = stream.features.write
+
+    def picky(rows: Sequence[FeatureRow]) -> None:
+        if any(row.values == {"caption": "poison"} for row in rows):
+            raise OverflowError
+        write(rows)
+
+    monkeypatch.setattr(stream.features, "write", picky)
+    stream.handle(message(caption("p", "poison"), offset=1), message(caption("p", "soup"), offset=2))
+    assert [dead.headers["source_offset"] for dead in stream.on(DEAD)] == [b"1"]
+    assert stream.index.points["p"][0].text == "soup"

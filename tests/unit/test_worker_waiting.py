@@ -34,9 +34,10 @@ def test_features_that_are_behind_park_the_message_for_later(stream: Stream) -> 
     assert "q" in stream.index.points
 
 
-def test_every_message_of_a_pin_that_is_behind_is_parked(stream: Stream) -> None:
-    stream.handle(message(LATE, offset=1), message(PinUpdated("p", T0), offset=2))
-    assert [parked.headers["source_offset"] for parked in stream.on(PARKED)] == [b"1", b"2"]
+def test_only_messages_that_are_behind_are_parked(stream: Stream) -> None:
+    stream.handle(message(LATE, offset=1), message(caption("p", "soup", T0 - 1), offset=2), message(LATE, offset=3))
+    assert [parked.headers["source_offset"] for parked in stream.on(PARKED)] == [b"1", b"3"]
+    assert stream.index.points["p"][0].text == "soup"
 
 
 def test_a_parked_message_is_embedded_once_its_features_have_come(stream: Stream) -> None:
