@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,30 @@ def test_a_parked_event_outlives_its_worker_and_is_embedded_when_its_features_co
     assert list(read_topic(embedded.broker, DEAD)) == []
     assert embedded.stop()[-1] == 0
     embedded.assert_equals_oracle(["pin-late", *PINS[:20]])
+
+
+def test_a_parked_event_that_waits_longer_than_its_neighbours_is_not_lost_in_a_kill(on_kafka: Rig) -> None:
+    """Faust's commit runs past messages that are acknowledged out of order; the first, re-parked one must survive that."""
+    on_kafka.environment |= {"EVERPIN_PARK_DELAY_S": "1", "EVERPIN_PARTITIONS": "1"}
+    at_us = captions(["x"], "")[0].event_time_us
+    worker = on_kafka.start()
+    on_kafka.url(worker)
+    on_kafka.send([late("pin-slow", at_us)])
+    features = FeastFeatures(on_kafka.config.feast_home)
+    until(lambda: len(list(read_topic(on_kafka.broker, PARKED))) >= 6, "it waits sixteen seconds now", 60)
+    on_kafka.send([late(f"pin-{n}", at_us) for n in range(5)])
+    until(lambda: len(list(read_topic(on_kafka.broker, PARKED))) >= 6 + 5, "others are parked behind it", 60)
+    features.write([FeatureRow("pin_caption", f"pin-{n}", at_us, {"caption": f"a quick chair {n}"}) for n in range(5)])
+    status = f"{on_kafka.url(worker)}/status"
+    until(lambda: httpx.get(status).json()["index"]["live"] == 5, "the others are embedded before it", 60)
+    commits = time.monotonic() + 3
+    until(lambda: time.monotonic() > commits, "commits, one a second, had time to run past it", 10)
+    on_kafka.kill(worker)
+    features.write([FeatureRow("pin_caption", "pin-slow", at_us, {"caption": "a slow red chair"})])
+    features.close()
+    known = f"{on_kafka.url(on_kafka.start())}/index/known"
+    until(lambda: httpx.post(known, json={"pin_ids": ["pin-slow"]}).json(), "the event that waited longest is not lost", 75)
+    assert on_kafka.stop()[-1] == 0
 
 
 def test_features_that_never_come_end_as_a_dead_letter_at_the_deadline(embedded: Rig) -> None:
