@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +14,7 @@ from everpin.settings import Settings
 from everpin.system import System, running_system
 from everpin.wiring import build_artifact, worker_group
 from streams.broker import DEAD, EventProducer, Offsets, read_topic, wait_for_lag
+from tests.faults.processes import command
 
 
 @dataclass
@@ -50,8 +49,7 @@ class Stage:
     def everpin(self, *arguments: str, code: int = 0) -> Any:
         """Run a command with --json; its document."""
         environment = {"EVERPIN_HOME": str(self.config.home), "PATH": "/usr/bin:/bin", "HOME": str(self.config.home)}
-        command = [sys.executable, "-W", "ignore", "-m", "everpin.cli", *arguments, "--json"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        done = command([*arguments, "--json"], environment)
         assert done.returncode == code, f"exit code {done.returncode}: {done.stderr}"
         return json.loads(done.stdout) if done.stdout else done.stderr
 
@@ -76,5 +74,3 @@ def eventually(holds: Callable[[], bool], what: str, timeout_s: float = 30.0) ->
     while not holds():
         assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
         time.sleep(0.05)
-
-

@@ -6,18 +6,23 @@ worker is a process like any other, with its own model, stores and sockets, and 
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 IMPORTED = (
     "everpin.wiring", "everpin.http", "streams.broker", "streams.features", "streams.worker", "streams.transport", "index.qdrant", "faust", "uvicorn",
+    "everpin.cli", "pandas", "pyarrow.parquet",
 )  # fmt: skip
 """Everything that `streams.app` stands on; not itself, because it takes the parts that `tests.faults.worker` replaces.
 
@@ -37,25 +42,24 @@ class WorkerProcess(Protocol):
         """The exit code. Raises subprocess.TimeoutExpired."""
 
     def send_signal(self, sig: int) -> None: ...
+    def kill(self) -> None: ...
 
 
-def start(how: str, environment: Mapping[str, str], log: Path) -> WorkerProcess:
-    """Start `tests.faults.worker` with this environment, its output appended to `log`."""
+def start(how: str, environment: Mapping[str, str], log: Path, module: str = "tests.faults.worker") -> WorkerProcess:
+    """Start a module's `main` with this environment, its output appended to `log`."""
     if how == "fork":
-        return _Forked(environment, log)
+        return _Forked(environment, log, module)
     with log.open("ab") as output:
-        command = [sys.executable, "-m", "tests.faults.worker"]
+        command = [sys.executable, "-m", module]
         return subprocess.Popen(command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True)
 
 
 class _Forked:
     """A fork of the process that has done the imports."""
 
-    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(list(IMPORTED))
+    def __init__(self, environment: Mapping[str, str], log: Path, module: str) -> None:
         self._reading = threading.Lock()  # two readers of one exit code would get it once
-        self._process = context.Process(target=_work, args=(dict(environment), str(log)), name="everpin-worker", daemon=True)
+        self._process = _forkserver().Process(target=_work, args=(dict(environment), str(log), module), name="everpin-worker", daemon=True)
         self._process.start()
         self._code: int | None = None
 
@@ -73,7 +77,7 @@ class _Forked:
         deadline = time.monotonic() + (timeout if timeout is not None else 3600)
         while (code := self.poll()) is None:
             if time.monotonic() > deadline:
-                raise subprocess.TimeoutExpired("tests.faults.worker", timeout or 0)
+                raise subprocess.TimeoutExpired(self._process.name, timeout or 0)
             time.sleep(0.02)
         return code
 
@@ -81,18 +85,48 @@ class _Forked:
         if self.poll() is None:
             os.kill(self.pid, sig)
 
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
-def _work(environment: dict[str, str], log: str) -> Any:
-    """In the fork: become the worker."""
+
+def command(arguments: Sequence[str], environment: Mapping[str, str], timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run `everpin ARGUMENTS` in a fork of the process with the imports done; its exit code and what it printed. Raises TimeoutExpired."""
+    with tempfile.TemporaryDirectory() as scratch:
+        out, said = Path(scratch, "stdout"), Path(scratch, "stderr")
+        process = _forkserver().Process(target=_command, args=(list(arguments), dict(environment), str(out), str(said)), daemon=True)
+        process.start()
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            raise subprocess.TimeoutExpired(["everpin", *arguments], timeout)
+        return subprocess.CompletedProcess(["everpin", *arguments], process.exitcode, out.read_text(), said.read_text())
+
+
+def _forkserver() -> Any:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(IMPORTED))
+    return context
+
+
+def _command(arguments: list[str], environment: dict[str, str], out: str, said: str) -> None:
+    """In the fork: become the command."""
+    _become(environment, out, said)
+    sys.argv = ["everpin", *arguments]
+    importlib.import_module("everpin.cli").main()
+
+
+def _become(environment: dict[str, str], out: str, said: str) -> None:
     os.environ.clear()
     os.environ.update(environment)
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    sys.argv = ["tests.faults.worker"]
-    import warnings
-
+    for number, file in ((1, out), (2, said)):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     warnings.simplefilter("ignore")
-    from tests.faults import worker
 
-    worker.main()
+
+def _work(environment: dict[str, str], log: str, module: str) -> Any:
+    """In the fork: become the worker."""
+    _become(environment, log, log)
+    sys.argv = [module]
+    importlib.import_module(module).main()

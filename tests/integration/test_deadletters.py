@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from pins.errors import Unavailable
 from pins.events import encode
 from streams.broker import DEAD, UPDATES, Broker, EventProducer, Post, embedded_broker, end_offsets, ensure_topics, read_topic, start_offsets
 from streams.deadletters import REPLAYED, dead_letters, depth, letters_since, settle
+from tests.faults.processes import command
 from tests.integration.rig import Rig, captions, until
 from tests.services.kafka import RunningKafka
 
@@ -50,8 +49,7 @@ def rig(request: pytest.FixtureRequest) -> Rig:
 def everpin(rig: Rig, *arguments: str, code: int = 0) -> Any:
     """Run a command with --json; its document, or what it said where it did nothing."""
     environment = {**os.environ, "EVERPIN_HOME": str(rig.home), "EVERPIN_KAFKA": str(rig.broker)}
-    command = [sys.executable, "-W", "ignore", "-m", "everpin.cli", *arguments, "--json"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL)
+    done = command([*arguments, "--json"], environment)
     assert done.returncode == code, f"exit code {done.returncode}: {done.stdout}{done.stderr}"
     return json.loads(done.stdout) if done.stdout else done.stderr
 

@@ -9,8 +9,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
-import sys
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +34,7 @@ from pins.events import PinDeleted, PinEvent, PinUpdated
 from pins.ports import PinIndex, PointWrite, Vector
 from streams.broker import embedded_broker
 from streams.features import DEFAULT_YAML
+from tests.faults.processes import command
 from tests.integration.rig import Rig, captions, deletions, until
 from tests.services import ServiceUnavailable, unavailable
 from tests.services.process import free_port
@@ -112,8 +111,7 @@ class House:
 
     def everpin(self, *arguments: str, code: int = 0) -> dict[str, Any]:
         environment = {**os.environ, "EVERPIN_HOME": str(self.rig.home), "EVERPIN_KAFKA": str(self.rig.broker), **self.rig.environment}
-        command = [sys.executable, "-W", "ignore", "-m", "everpin.cli", *arguments, "--json"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        done = command([*arguments, "--json"], environment)
         assert done.returncode == code, f"exit code {done.returncode}: {done.stdout}{done.stderr}"
         document: dict[str, Any] = json.loads(done.stdout)
         return document
