@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install -q -c requirements/constraints.txt
 
-.PHONY: demo test test-units test-processes check lock training bench clean help
+.PHONY: demo test test-units test-faults test-integration check lock training bench clean help
 
 help:
 	@echo "make demo      install the runtime (no torch) and run the whole system on embedded parts"
@@ -17,14 +17,17 @@ help:
 demo: $(VENV)/.runtime
 	$(BIN)/everpin demo
 
-test: test-units test-processes
+test: test-units test-faults test-integration
 
-# Apart, so that `make -j2 test` runs them side by side: the second mostly waits for processes.
+# Apart, so that `make -j3 test` runs them side by side: the last two mostly wait for processes.
 test-units: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/contract tests/golden tests/training tests/unit --cov --cov-report=term:skip-covered
 
-test-processes: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/faults tests/integration tests/e2e
+test-faults: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/faults tests/e2e
+
+test-integration: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/integration
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
