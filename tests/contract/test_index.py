@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import threading
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
-import qdrant_edge as edge
-from hypothesis import given
-from hypothesis import strategies as st
 from qdrant_client import QdrantClient
 
-from index import points
 from index.edge import EdgePinIndex
 from index.loopback import LoopbackPinIndex, routes
-from index.points import collection_name, point_id
 from index.qdrant import QdrantPinIndex, connect
-from index.shard import FreshCopy
-from pins.changes import IndexedPin
 from pins.errors import ArtifactError, Unavailable, Unembeddable
-from pins.ports import PinIndex, PointWrite, Vector, Where
+from pins.ports import PinIndex, PointWrite, Where
+from tests.contract.records import DIMENSION, MODEL, put, record, vector
 from tests.fakes import FakeIndex
 from tests.services.qdrant import qdrant_double
 from tests.serving import serving
-
-MODEL, DIMENSION = "fake-v1", 8
-
 
 SERVER = os.environ.get("EVERPIN_TEST_QDRANT")
 """Address of a real Qdrant server. None can be had from pip or Debian, so the suite runs on one only where it is named."""
@@ -63,19 +49,6 @@ def qdrant_url() -> Iterator[str]:
     with qdrant_double() as (url, _):
         yield url
 
-
-def vector(seed: int) -> Vector:
-    values = np.random.default_rng(seed).normal(size=DIMENSION).astype(np.float32)
-    return values / np.linalg.norm(values)
-
-
-def record(pin_id: str, v: int = 1, **changes: object) -> IndexedPin:
-    made = IndexedPin(pin_id, v, dead=False, embedded=True, model_id=MODEL, text=f"text of {pin_id}", fingerprint="f", seen="f", fields={"lang": "en"})
-    return replace(made, **changes)  # type: ignore[arg-type]
-
-
-def put(index: PinIndex, pin_id: str, v: int = 1, expected: int | None = None, seed: int = 0, **changes: object) -> set[str]:
-    return index.write([PointWrite(record(pin_id, v, **changes), expected, vector(seed))])
 
 
 def test_a_written_record_reads_back_whole(index: PinIndex) -> None:
@@ -269,192 +242,6 @@ def test_qdrant_refuses_a_collection_of_another_dimension_and_says_when_it_is_do
     with pytest.raises(Unavailable, match="QDRANT_URL"):
         QdrantPinIndex(connect("http://127.0.0.1:1"), MODEL, DIMENSION)
 
-
-DAMAGES: list[tuple[dict[str, object], float]] = [
-    ({"v": "x"}, 0), ({"v": None, "fields": None}, 0), ({}, 0), ({"v": True}, 0), ({"v": -3}, 0), ({"v": 0.5}, 0), ({"v": 7.25}, 7.25), ({"v": ["x", 5, 6]}, 5),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("engine", ["edge", "memory"])
-@pytest.mark.parametrize(("damage", "v"), DAMAGES)
-def test_a_damaged_payload_is_replaced_by_the_next_write(engine: str, damage: dict[str, object], v: float, tmp_path: Path) -> None:
-    client = QdrantClient(":memory:")
-    index = EdgePinIndex(tmp_path, MODEL, DIMENSION) if engine == "edge" else QdrantPinIndex(client, MODEL, DIMENSION)
-    put(index, "p", 5)
-    if isinstance(index, EdgePinIndex):
-        index._shard.update(edge.UpdateOperation.overwrite_payload([uuid.UUID(point_id("p"))], damage))
-    else:
-        client.overwrite_payload(collection_name(MODEL), damage, [point_id("p")])
-    found = index.known(["p"])["p"]
-    assert (found.v, found.model_id) == (v, "")
-    assert index.write([PointWrite(record("p", 9), found.v, vector(1))]) == {"p"}
-    assert index.known(["p"])["p"].v == 9
-    index.close()
-
-
-ODD = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.lists(st.integers(), max_size=2)
-ODD |= st.dictionaries(st.text(max_size=3), ODD, max_size=2)
-
-
-@given(st.dictionaries(st.sampled_from(sorted(points.payload(record("p"), "mark"))), ODD))
-def test_no_payload_whatever_is_in_it_keeps_a_record_from_being_read(damage: dict[str, object]) -> None:
-    found = points.record("p", points.payload(record("p"), "mark") | damage)
-    assert found.v >= 0
-    assert isinstance(found.fields, dict)
-    assert points.hits([(0.5, {"pin_id": "p"} | damage, None)])[0].pin_id
-
-
-@pytest.mark.parametrize("engine", ["edge", "memory"])
-def test_a_point_that_names_another_pin_is_of_no_model_has_no_name_and_is_swept(engine: str, tmp_path: Path) -> None:
-    client = QdrantClient(":memory:")
-    index = EdgePinIndex(tmp_path, MODEL, DIMENSION) if engine == "edge" else QdrantPinIndex(client, MODEL, DIMENSION)
-    put(index, "p", 5)
-    put(index, "q", 6)
-    if isinstance(index, EdgePinIndex):
-        index._shard.update(edge.UpdateOperation.set_payload([uuid.UUID(point_id("p"))], {"pin_id": "q"}))
-    else:
-        client.set_payload(collection_name(MODEL), {"pin_id": "q"}, [point_id("p")])
-    found = index.known(["p"])["p"]
-    assert (found.v, found.model_id) == (5, "")
-    assert sorted(pin.pin_id for pin in index.page()[0]) == ["", "q"]
-    assert index.sweep(1) == {"dead": 0, "nameless": 1}
-    assert list(index.known(["p", "q"])) == ["q"]
-    index.close()
-
-
-CRASHER = """
-import os, sys
-from pathlib import Path
-import index.shard, shutil
-from index import points
-from index.edge import EdgePinIndex
-step, count = sys.argv[2], 0
-def dying(name, act):
-    def acting(*arguments, **named):
-        global count
-        count += name == step.split(":")[0]
-        if f"{name}:{count}" == step:
-            os._exit(9)
-        return act(*arguments, **named)
-    return acting
-made = EdgePinIndex(Path(sys.argv[1]), "fake-v1", 8)
-index.shard.edge.UpdateOperation = dying_operations = type("Operations", (), {
-    "upsert_points": staticmethod(dying("upsert", index.shard.edge.UpdateOperation.upsert_points)),
-    "create_field_index": staticmethod(index.shard.edge.UpdateOperation.create_field_index)})
-index.shard._sync_tree = dying("sync", index.shard._sync_tree)
-index.shard._sync_folder = dying("folder", index.shard._sync_folder)
-Path.rename = dying("rename", Path.rename)
-shutil.rmtree = dying("remove", shutil.rmtree)
-index.shard.open_shard = index.edge.open_shard = dying("reopen", index.shard.open_shard)
-made.sweep(100)
-os._exit(0)
-"""
-STEPS = ["upsert:1", "upsert:9", "sync:1", "sync:2", "rename:1", "rename:2", "remove:1", "reopen:1", "none:0"]
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_a_crash_in_the_middle_of_a_sweep_loses_nothing(step: str, tmp_path: Path) -> None:
-    index = _many_and_a_secret(tmp_path)
-    index.close()
-    code = subprocess.run([sys.executable, "-W", "ignore", "-c", CRASHER, str(tmp_path), step], check=False, timeout=60).returncode
-    assert code == (0 if step == "none:0" else 9)
-    reopened = EdgePinIndex(tmp_path, MODEL, DIMENSION)
-    _assert_many(reopened, tmp_path)
-    assert put(reopened, "later", 7) == {"later"}
-    reopened.close()
-
-
-@pytest.mark.parametrize("broken", ["FreshCopy.add", "FreshCopy.finish", "_sync_tree", "_sync_folder", "swap"])
-def test_a_failing_sweep_leaves_the_index_in_use_and_whole(broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    index = _many_and_a_secret(tmp_path)
-
-    def fail(*_: object) -> None:
-        raise OSError("the disk is gone")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(f"index.{'edge' if broken == 'swap' else 'shard'}.{broken}", fail)
-        with pytest.raises(Unavailable, match="the disk is gone"):
-            index.sweep(100)
-    assert index._written is None
-    assert put(index, "later", 7) == {"later"}
-    _assert_many(index, tmp_path)
-    index.close()
-
-
-def test_others_go_on_while_a_sweep_rewrites(tmp_path: Path) -> None:
-    index = _many_and_a_secret(tmp_path)
-    stop, done = threading.Event(), [0]
-
-    def work() -> None:
-        while not stop.is_set():
-            done[0] += 1
-            assert put(index, "busy", done[0] + 1, expected=done[0] if done[0] > 1 else None) == {"busy"}
-            assert index.search(vector(1), 1)[0].pin_id == "p1"
-
-    with ThreadPoolExecutor(1) as pool:
-        worker = pool.submit(work)
-        while done[0] < 3:
-            assert not worker.done(), worker.exception()
-        _assert_many(index, tmp_path)
-        before = done[0]
-        while done[0] < before + 3:
-            assert not worker.done(), worker.exception()
-        stop.set()
-        worker.result(20)
-    assert index.known(["busy"])["busy"].v == done[0] + 1
-    index.close()
-
-
-def test_what_is_written_while_a_sweep_copies_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    index = _many_and_a_secret(tmp_path)
-    add, steps = FreshCopy.add, 0
-
-    def and_meanwhile(self: FreshCopy, found: list[object], *, late: bool = False) -> None:
-        nonlocal steps
-        add(self, found, late=late)
-        steps += 1
-        if steps == 6:
-            for n in range(0, 1200, 7):
-                assert put(index, f"p{n}", 6, expected=5, seed=n + 5000, text="newer") == {f"p{n}"}
-            assert put(index, "fresh", 6, seed=1) == {"fresh"}
-            assert put(index, "p1", 6, expected=5, dead=True, embedded=False, text="") == {"p1"}
-
-    monkeypatch.setattr(FreshCopy, "add", and_meanwhile)
-    assert index.sweep(7) == {"dead": 1, "nameless": 0}
-    known = index.known([*(f"p{n}" for n in range(1200)), "fresh", "secret"])
-    assert {pin_id for pin_id, pin in known.items() if pin.text == "newer"} == {f"p{n}" for n in range(0, 1200, 7)}
-    assert known["p1"].dead
-    assert len(known) == 1201
-    np.testing.assert_allclose(index.vectors(["p7"])["p7"], vector(5007), atol=1e-6)
-    index.close()
-
-
-def _many_and_a_secret(folder: Path) -> EdgePinIndex:
-    index = EdgePinIndex(folder, MODEL, DIMENSION)
-    index.write([PointWrite(record(f"p{n}", 5), None, vector(n)) for n in range(1200)])
-    put(index, "secret", 5, seed=9999, text="quetzalcoatl")
-    index.write([PointWrite(record("secret", 6, dead=True, embedded=False, text=""), 5)])
-    index.flush()
-    assert _holding(folder, b"quetzalcoatl")
-    assert _holding(folder, vector(9999).tobytes())
-    return index
-
-
-def _assert_many(index: EdgePinIndex, folder: Path) -> None:
-    """Every live pin is whole, and a sweep (again, or for the first time) leaves nothing of the secret."""
-    known = index.known([f"p{n}" for n in range(1200)])
-    assert known == {f"p{n}": record(f"p{n}", 5) for n in range(1200)}
-    for n, stored in enumerate(index.vectors([f"p{n}" for n in range(1200)]).values()):
-        np.testing.assert_allclose(stored, vector(n), atol=1e-6)
-    index.sweep(100)
-    assert index.known(["secret"]) == {}
-    assert not _holding(folder, b"quetzalcoatl")
-    assert not _holding(folder, vector(9999).tobytes())
-    assert [path.name for path in folder.iterdir()] == [collection_name(MODEL)]
-
-
-def _holding(folder: Path, needle: bytes) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file() and needle in path.read_bytes()]
 
 
 def test_the_loopback_reads_what_the_owner_wrote(tmp_path: Path) -> None:
