@@ -23,9 +23,7 @@ user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING, d
 
 def view(name: str, columns: Mapping[str, Column], entity: Entity) -> FeatureView:
     """A view that its producer pushes whole rows to; the parquet file beside it keeps the history for training."""
-    history = FileSource(
-        name=f"{name}_history", path=f"offline/{name}.parquet", timestamp_field="event_timestamp", created_timestamp_column="created"
-    )
+    history = FileSource(name=f"{name}_history", path=f"offline/{name}.parquet", timestamp_field="event_timestamp", created_timestamp_column="created")
     return FeatureView(
         name=name,
         entities=[entity],

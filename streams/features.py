@@ -16,6 +16,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+import feature_repo  # noqa: F401  (before feast: it says why)
+
+# isort: split
 import redis.exceptions
 from feast import FeatureStore
 from feast.errors import FeastError

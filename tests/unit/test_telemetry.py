@@ -353,7 +353,11 @@ def test_metrics_are_scraped_with_disk_and_model(client: httpx.Client, parts: Pa
     assert client.get("/metrics").status_code == 200
 
 
-def test_metrics_are_kept_in_memory_in_a_worker() -> None:
-    """Feast sets PROMETHEUS_MULTIPROC_DIR when it is imported; imported before prometheus_client it would turn every metric into a file."""
-    script = "import sys, streams.app, streams.features; from prometheus_client import values; sys.exit(values.ValueClass.__name__ != 'MutexValue')"
-    assert subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=False).returncode == 0
+@pytest.mark.parametrize("first", ["streams.features", "streams.online_store", "feature_repo.definitions", "streams.app"])
+def test_metrics_are_kept_in_memory_whatever_is_imported_first(first: str) -> None:
+    """Feast's import sets PROMETHEUS_MULTIPROC_DIR, which would turn every metric of this process and its children into a file."""
+    script = (
+        f"import os, sys, {first}; from prometheus_client import values; sys.exit(values.ValueClass.__name__ + str('PROMETHEUS_MULTIPROC_DIR' in os.environ))"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=False, capture_output=True, text=True)
+    assert done.stderr.strip() == "MutexValueFalse"
