@@ -71,6 +71,8 @@ def render(pin: PinFeatures) -> PinText:
 
 def clean(raw: str) -> str:
     """Unicode NFKC, without HTML, control characters and lone surrogates; white space collapsed; emoji kept."""
+    if raw.isascii() and raw.isprintable() and "<" not in raw and "&" not in raw:
+        return " ".join(raw[:MAX_FIELD_CHARS].split())  # nothing below changes such a text in any other way
     text = html.unescape(_HUGE_REFERENCE.sub("\ufffd", _TAG.sub(" ", raw[:MAX_FIELD_CHARS])))
     text = unicodedata.normalize("NFKC", _TAG.sub(" ", text))
     visible = text if text.isprintable() else "".join(map(_visible, text))  # printable: nothing of category C, as nearly every text
@@ -86,6 +88,8 @@ def _visible(char: str) -> str:
 
 def cut(text: str, budget: int) -> str:
     """The longest prefix of whole words that is estimated to cost at most `budget` student tokens."""
+    if len(text) <= budget or (not _WIDE.search(text) and sum(map(_cost, _UNIT.findall(text))) <= budget):
+        return text
     end = 0
     for stop, cost in _costs(text):
         budget -= cost
@@ -101,7 +105,11 @@ def _costs(text: str) -> Iterator[tuple[int, int]]:
         if _WIDE.search(unit.group()):
             yield from ((unit.start() + offset, 1) for offset in range(1, len(unit.group()) + 1))
         else:
-            yield unit.end(), -(-len(unit.group()) // _LETTERS_PER_TOKEN)
+            yield unit.end(), _cost(unit.group())
+
+
+def _cost(unit: str) -> int:
+    return -(-len(unit) // _LETTERS_PER_TOKEN)
 
 
 def choose_boards(titles: Iterable[str]) -> tuple[str, ...]:

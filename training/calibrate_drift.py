@@ -20,7 +20,7 @@ from embedder.artifact import DRIFT, MODEL
 from embedder.drift import DriftPredictor
 from embedder.onnx import OnnxEncoder
 from pins.manifest import DriftBound, Manifest
-from training.cxc import load_pins
+from training.data import read
 from training.drift_cases import Cases, load_sample, make_cases
 from training.drift_figures import by_kind, figures, idf_of, mean_distance, plot, safe_threshold, token_distance
 from training.drift_model import Arrays, fit, input_embeddings
@@ -78,7 +78,7 @@ def predict(arrays: Arrays, cases: Cases) -> Floats:
 
 def _cases(student: OnnxEncoder, folder: Path, queries_file: Path, pins: int, per_pin: int) -> tuple[Cases, Corpus]:
     rng = Random(0)
-    catalogue = load_pins(folder)
+    catalogue = read(folder).pins
     corpus = Corpus(catalogue, pq.read_table(queries_file).column("text").to_pylist())
     rng.shuffle(catalogue)
     return make_cases(student, [furnished(rng, pin, corpus) for pin in catalogue[:pins]], corpus, per_pin, seed=1), corpus

@@ -18,7 +18,7 @@ from scipy.optimize import minimize
 from pins.manifest import Manifest
 from pins.relevance import OrdinalHead
 from pins.text import render
-from training.cxc import Pairs, load_pairs, load_pins
+from training.data import Pairs, read
 from training.folder import amend, write_json
 from training.student import embed, open_student
 
@@ -84,10 +84,10 @@ def judge(head: OrdinalHead, cosines: Floats, pairs: Pairs) -> dict[str, Any]:
 def calibrate(model: Path, pins_folder: Path, report: Path) -> Manifest:
     """Fit, judge, write the head into the manifest and the figures into the report."""
     student = open_student(model)
-    pins = load_pins(pins_folder)
-    queries, train, dev = load_pairs(pins_folder, pins)
-    pin_vectors = embed(student, [render(pin).text for pin in pins], "pins")
-    query_vectors = embed(student, queries, "queries")
+    data = read(pins_folder)
+    train, dev = data.pairs("train", {"en"}), data.pairs("dev", {"en"})
+    pin_vectors = embed(student, [render(pin).text for pin in data.pins], "pins")
+    query_vectors = embed(student, [query.text for query in data.queries], "queries")
 
     def cosines(pairs: Pairs) -> Floats:
         return np.asarray(np.einsum("nd,nd->n", query_vectors[pairs.query], pin_vectors[pairs.pin]), np.float64)
