@@ -35,6 +35,7 @@ def command_line() -> typer.Typer:
     load.command("jsonl")(importing.import_jsonl)
     load.command("parquet")(importing.import_parquet)
     load.command("cxc")(importing.import_cxc)
+    load.command("events")(importing.import_events_file)
     app.add_typer(load, name="import")
 
     score = _group("Score the vectors in the index against human judgements.")

@@ -1,4 +1,4 @@
-"""People's own pins in: JSON lines, parquet, and folders of the `cxc` evaluation layout, all by the ordinary path.
+"""People's own pins in: JSON lines, parquet, and folders of the `cxc` evaluation layout; and events from a file of JSON lines.
 
 Features go to Feast, an event goes to Kafka, the worker does the rest. A bad row is reported with its line, field and cure,
 counted, and never stops the others.
@@ -13,15 +13,16 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
 
-from pins.errors import EverpinError
-from pins.events import MAX_PIN_ID_CHARS
+from pins.errors import EverpinError, InvalidEvent
+from pins.events import MAX_PIN_ID_CHARS, PinEvent, decode
 from pins.features import INT64_MAX, FeatureRow
 
+T = TypeVar("T")
 BATCH = 256
 
 
@@ -34,6 +35,7 @@ class PinRow(BaseModel):
     title: str | None = Field(None, description="title as the author wrote it")
     description: str | None = Field(None, description="description; HTML is removed")
     caption: str | None = Field(None, description="caption of the image, by a person or a model")
+    caption_model: str | None = Field(None, description="name of the model that wrote the caption; absent for a person's")
     board_titles: list[str] = Field([], description="titles of boards it is saved to; a repeated title counts twice")
     engaged_queries: dict[str, FiniteFloat] = Field({}, description="queries that led to engagement, with their counts (a list counts 1 each)")
     link_title: str | None = Field(None, description="title of the linked page")
@@ -71,7 +73,7 @@ class PinRow(BaseModel):
         content = self.model_dump(include={"title", "description", "link_title", "link_description", "link_url", "image_url", "category", "lang"})
         values: Mapping[str, Mapping[str, Any]] = {
             "pin_content": content | {"created_at_us": int(created.timestamp() * 1e6) if created else None},
-            "pin_caption": {"caption": self.caption},
+            "pin_caption": {"caption": self.caption, "caption_model": self.caption_model},
             "pin_boards": {"board_titles": self.board_titles},
             "pin_engagement": {
                 "engaged_queries": list(self.engaged_queries),
@@ -129,6 +131,21 @@ def read_cxc(folder: Path) -> Iterator[PinRow | BadRow]:
             yield parse_row(number, {names.get(key, key): value for key, value in body.items() if key in kept})
 
 
+def read_events(path: Path, now_us: int) -> Iterator[PinEvent | BadRow]:
+    """Events of a JSON lines file, in the wire form of docs/events.md; empty lines are passed over.
+
+    `now_us` (epoch microseconds) is the time of an event that names none, and what is too far ahead is measured from it.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield decode(None, line, timestamp_us=now_us, now_us=now_us)
+            except InvalidEvent as error:
+                yield BadRow(number, "(line)", str(error), "one event per line, as docs/events.md shows them")
+
+
 def parse_row(line: int, body: Any) -> PinRow | BadRow:
     """Validate one row."""
     if not isinstance(body, dict):
@@ -145,7 +162,7 @@ def parse_row(line: int, body: Any) -> PinRow | BadRow:
         return BadRow(line, name, f"{first['msg']}, got {first['input']!r:.80}", wanted)
 
 
-def batches(rows: Iterable[PinRow | BadRow], size: int = BATCH) -> Iterator[list[PinRow | BadRow]]:
+def batches(rows: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:
     """The rows in lists of at most `size`."""
     iterator = iter(rows)
     while batch := list(islice(iterator, size)):

@@ -1,4 +1,4 @@
-"""Putting pins through the ordinary path: features to Feast, events to Kafka, and waiting until the worker has done the rest."""
+"""Putting pins and events through the ordinary path: features to Feast, events to Kafka, and waiting until the worker has done the rest."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from embedder.artifact import read_manifest
 from everpin.importers import BadRow, PinRow, batches
 from everpin.settings import Settings
 from everpin.system import running_system
 from everpin.wiring import build_features, find_broker, now_us, worker_group
-from pins.events import PinUpdated
+from pins.events import PinEvent, PinUpdated
 from streams.broker import DEAD, Broker, EventProducer, Offsets, end_offsets, ensure_topics, wait_for_lag
 from streams.deadletters import letters_since
 
 if TYPE_CHECKING:
     from streams.features import FeastFeatures
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -55,6 +57,22 @@ def import_pins(
 
     Raises Unavailable; running the import again is then harmless.
     """
+    return _import(rows, lambda batch, producer, report: _send(batch, producer, features, report), broker, config, step, wait)
+
+
+def import_events(events: Iterable[PinEvent | BadRow], broker: Broker, config: Settings, step: Callable[[int], None], *, wait: bool = True) -> ImportReport:
+    """Send events as they are; the features that they carry are the worker's to write. Raises as `import_pins`."""
+    return _import(events, _pass_on, broker, config, step, wait)
+
+
+def _import(
+    rows: Iterable[T],
+    send: Callable[[list[T], EventProducer, ImportReport], None],
+    broker: Broker,
+    config: Settings,
+    step: Callable[[int], None],
+    wait: bool,
+) -> ImportReport:
     report = ImportReport()
     group = worker_group(config, read_manifest(config.model).model_id)
     ensure_topics(broker, config.partitions, config.replication)
@@ -63,7 +81,8 @@ def import_pins(
         stack.callback(producer.close)
         dead_before = end_offsets(broker, DEAD)
         for batch in batches(rows):
-            _send(batch, producer, features, report)
+            report.rows += len(batch)
+            send(batch, producer, report)
             step(len(batch))
         producer.flush()
         if wait:
@@ -76,11 +95,18 @@ def import_pins(
 def _send(batch: Sequence[PinRow | BadRow], producer: EventProducer, features: FeastFeatures, report: ImportReport) -> None:
     at = now_us()
     good = [row for row in batch if isinstance(row, PinRow)]
-    report.rows += len(batch)
     report.bad += [row for row in batch if isinstance(row, BadRow)]
     features.write([feature for row in good for feature in row.rows(at)])
     for row in good:
         producer.send(PinUpdated(row.pin_id, at, features_as_of={feature.view: at for feature in row.rows(at)}))
+    report.sent += len(good)
+
+
+def _pass_on(batch: Sequence[PinEvent | BadRow], producer: EventProducer, report: ImportReport) -> None:
+    report.bad += [row for row in batch if isinstance(row, BadRow)]
+    good = [event for event in batch if not isinstance(event, BadRow)]
+    for event in good:
+        producer.send(event)
     report.sent += len(good)
 
 

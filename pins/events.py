@@ -175,10 +175,13 @@ def _row(view: str, row: object) -> dict[str, Any]:
     columns = VIEWS.get(view)
     if columns is None:
         raise InvalidEvent("bad_features", f"unknown view {view!r:.40}; known are {sorted(VIEWS)}")
-    if not isinstance(row, dict) or set(row) != set(columns):
+    optional = {name for name, kind in columns.items() if kind.optional}
+    if not isinstance(row, dict) or set(row) | optional != set(columns):
         got = sorted(row) if isinstance(row, dict) else type(row).__name__
-        raise InvalidEvent("bad_features", f"{view} needs exactly the columns {sorted(columns)} (a row replaces the whole row), got {got!r:.200}")
-    for name, kind in columns.items():
-        if not kind.accepts(row[name]):
-            raise InvalidEvent("bad_features", f"{view}.{name} must be {kind.wanted}, got {row[name]!r:.80}")
+        more = f" and at will {sorted(optional)}" if optional else ""
+        needed = sorted(columns.keys() - optional)
+        raise InvalidEvent("bad_features", f"{view} needs exactly the columns {needed}{more} (a row replaces the whole row), got {got!r:.200}")
+    for name, value in row.items():
+        if not columns[name].accepts(value):
+            raise InvalidEvent("bad_features", f"{view}.{name} must be {columns[name].wanted}, got {value!r:.80}")
     return row

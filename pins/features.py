@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 INT64_MAX = 2**63 - 1
@@ -16,11 +16,15 @@ INT64_MAX = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a view: what it accepts, in words and as a check; `dtype` names the Feast type."""
+    """One column of a view: what it accepts, in words and as a check; `dtype` names the Feast type.
+
+    `optional`: a row may leave it out, which means empty. For columns that came after the first rows of their view.
+    """
 
     dtype: str
     wanted: str
     accepts: Callable[[object], bool]
+    optional: bool = False
 
 
 def _is_int(value: object) -> bool:
@@ -36,6 +40,7 @@ def _is_list(of: Callable[[object], bool]) -> Callable[[object], bool]:
 
 
 TEXT = Column("String", "a string or null", lambda value: value is None or isinstance(value, str))
+LATER_TEXT = replace(TEXT, optional=True)
 COUNT = Column("Int64", "an integer or null", lambda value: value is None or _is_int(value))
 TEXTS = Column("Array(String)", "a list of strings", _is_list(lambda value: isinstance(value, str)))
 NUMBERS = Column("Array(Float64)", "a list of finite numbers", _is_list(_is_number))
@@ -53,7 +58,7 @@ VIEWS: Mapping[str, Mapping[str, Column]] = {
         "lang": TEXT,
         "created_at_us": COUNT,
     },
-    "pin_caption": {"caption": TEXT},
+    "pin_caption": {"caption": TEXT, "caption_model": LATER_TEXT},
     "pin_boards": {"board_titles": TEXTS},
     "pin_engagement": {"engaged_queries": TEXTS, "engaged_counts": NUMBERS, "save_count": COUNT, "like_count": COUNT},
     "pin_status": {"deleted": COUNT},
@@ -67,7 +72,7 @@ USER_COLUMNS: Mapping[str, Column] = {"pin_ids": TEXTS, "actions": TEXTS, "actio
 
 @dataclass(frozen=True, slots=True)
 class FeatureRow:
-    """One row to write: all columns of one view of one entity, valid from `event_time_us` (epoch microseconds)."""
+    """One row to write: the columns of one view of one entity, valid from `event_time_us` (epoch microseconds)."""
 
     view: str
     key: str
@@ -80,7 +85,7 @@ class PinFeatures:
     """Everything the feature store knows of one pin at one moment.
 
     `engaged_queries` are (query, engagement count) pairs; `as_of` is the event time of each view's row in epoch
-    microseconds, absent where the view has no row.
+    microseconds, absent where the view has no row. `caption_model` names the model that wrote the caption, empty for a person's.
     """
 
     pin_id: str
@@ -100,11 +105,12 @@ class PinFeatures:
     like_count: int = 0
     deleted: bool = False
     as_of: Mapping[str, int] = field(default_factory=dict)
+    caption_model: str = ""
 
 
 def pin_features(pin_id: str, values: Mapping[str, Any], as_of: Mapping[str, int]) -> PinFeatures:
     """Read the flat columns of all views into one value; missing and null columns become empty ones."""
-    text = {name: str(values.get(name) or "") for view in VIEWS.values() for name, column in view.items() if column is TEXT}
+    text = {name: str(values.get(name) or "") for view in VIEWS.values() for name, column in view.items() if column.dtype == TEXT.dtype}
     queries = list(values.get("engaged_queries") or ())
     counts = list(values.get("engaged_counts") or ())
     counts += [1.0] * (len(queries) - len(counts))

@@ -143,7 +143,7 @@ def _newest(rows: Sequence[FeatureRow]) -> list[FeatureRow]:
 def _proto_row(row: FeatureRow, columns: Mapping[str, Column]) -> tuple[EntityKey, dict[str, Value], datetime, None]:
     entity = "user_id" if row.view == USER_VIEW else "pin_id"
     key = EntityKey(join_keys=[entity], entity_values=[Value(string_val=row.key)])
-    values = {name: _value(column, row.values[name]) for name, column in columns.items()}
+    values = {name: _value(column, row.values.get(name) if column.optional else row.values[name]) for name, column in columns.items()}
     return key, values, EPOCH + timedelta(microseconds=row.event_time_us), None
 
 

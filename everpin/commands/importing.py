@@ -1,7 +1,9 @@
-"""`everpin import`: pins from files, through the ordinary path."""
+"""`everpin import`: pins and events from files, through the ordinary path."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +13,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 from everpin.commands.output import PARTIAL, AsJson, emit
-from everpin.importers import READERS, BadRow, count_rows
-from everpin.loading import ImportReport, feature_store, import_pins, stream
+from everpin.importers import READERS, BadRow, count_rows, read_events
+from everpin.loading import ImportReport, feature_store, import_events, import_pins, stream
 from everpin.settings import settings
+from everpin.wiring import now_us
 
 Wait = Annotated[bool, typer.Option(help="Return when the worker has taken every event.")]
 SHOWN_BAD_ROWS = 20
@@ -34,12 +37,31 @@ def import_cxc(folder: Path, wait: Wait = True, as_json: AsJson = False) -> None
     _import("cxc", folder, wait, as_json)
 
 
+def import_events_file(file: Path, wait: Wait = True, as_json: AsJson = False) -> None:
+    """Send events from JSON lines, one event a line. Format: see docs/events.md; an event may carry features."""
+    config = settings()
+    total = count_rows("jsonl", file)
+    with stream(config) as broker, _bar(file, total, as_json) as step:
+        report = import_events(read_events(file, now_us()), broker, config, step, wait=wait)
+    _tell(report, as_json)
+
+
 def _import(kind: str, path: Path, wait: bool, as_json: bool) -> None:
     config = settings()
     total = count_rows(kind, path)
-    with stream(config) as broker, feature_store(config) as features, Progress(console=Console(stderr=True), disable=as_json) as progress:
+    with stream(config) as broker, feature_store(config) as features, _bar(path, total, as_json) as step:
+        report = import_pins(READERS[kind](path), broker, features, config, step, wait=wait)
+    _tell(report, as_json)
+
+
+@contextmanager
+def _bar(path: Path, total: int, as_json: bool) -> Iterator[Callable[[int], None]]:
+    with Progress(console=Console(stderr=True), disable=as_json) as progress:
         task = progress.add_task(f"importing {path}", total=total)
-        report = import_pins(READERS[kind](path), broker, features, config, lambda n: progress.advance(task, n), wait=wait)
+        yield lambda rows: progress.advance(task, rows)
+
+
+def _tell(report: ImportReport, as_json: bool) -> None:
     document = {
         "rows": report.rows,
         "sent": report.sent,

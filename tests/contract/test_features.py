@@ -88,6 +88,15 @@ def test_a_row_replaces_the_whole_row(features: FeatureSource, request: pytest.F
     assert pin.as_of["pin_caption"] == T0 + 1
 
 
+def test_a_caption_names_its_model_and_a_row_without_one_names_none(features: FeatureSource, request: pytest.FixtureRequest) -> None:
+    """Rows from before there was a `caption_model` stay readable, and a person's caption does not keep the name of a model."""
+    old, new = unique(request, "old"), unique(request, "new")
+    features.write([caption(old, "by a person"), FeatureRow("pin_caption", new, T0, {"caption": "by a model", "caption_model": "blip"})])
+    assert [(pin.caption, pin.caption_model) for pin in map(features.of([old, new]).get, (old, new)) if pin] == [("by a person", ""), ("by a model", "blip")]
+    features.write([caption(new, "by a person", T0 + 1)])
+    assert features.of([new])[new].caption_model == ""
+
+
 def test_deletion_is_a_feature(features: FeatureSource, request: pytest.FixtureRequest) -> None:
     pin_id = unique(request, "p")
     features.write([content(pin_id, "Soup"), FeatureRow("pin_status", pin_id, T0 + 1, {"deleted": 1})])

@@ -13,7 +13,7 @@ from everpin.loading import feature_store
 from everpin.owner import live_owner
 from everpin.wiring import now_us, open_index
 from pins.errors import Unavailable
-from pins.events import PinDeleted, PinUpdated
+from pins.events import PinDeleted, PinUpdated, encode
 from pins.features import FeatureRow
 from tests.e2e.conftest import Stage, eventually
 from tests.faults.processes import command
@@ -242,6 +242,18 @@ def test_people_import_their_own_pins_and_bad_rows_are_reported(stage: Stage, tm
     assert [(error["line"], error["field"]) for error in report["errors"]] == [(2, "titel"), (3, "pin_id"), (4, "(line)")]
     assert "title" in report["errors"][0]["instead"]
     assert stage.everpin("search", "driftwood chess set")["results"][0]["pin_id"] == good
+
+
+def test_events_from_a_file_go_the_ordinary_way(stage: Stage, tmp_path: Path) -> None:
+    pin_id = fresh("told")
+    said = PinUpdated(pin_id, now_us(), {"pin_caption": {"caption": "an umbrella made of copper leaves", "caption_model": "blip-base"}})
+    file = tmp_path / "events.jsonl"
+    file.write_bytes(encode(said) + b"\n{not json\n")
+    report = stage.everpin("import", "events", str(file), code=1)
+    assert (report["rows"], report["sent"], report["bad_rows"], report["dead_letters"]) == (2, 1, 1, 0)
+    assert stage.everpin("search", "copper leaf umbrella")["results"][0]["pin_id"] == pin_id
+    with feature_store(stage.config) as features:
+        assert features.of([pin_id])[pin_id].caption_model == "blip-base"
 
 
 def test_a_home_feed_and_a_cold_user(stage: Stage) -> None:

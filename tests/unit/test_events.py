@@ -22,7 +22,7 @@ from pins.events import (
     decode,
     encode,
 )
-from pins.features import COUNT, INT64_MAX, NUMBERS, TEXT, TEXTS, TIMES, VIEWS, Column
+from pins.features import COUNT, INT64_MAX, LATER_TEXT, NUMBERS, TEXT, TEXTS, TIMES, VIEWS, Column
 from tests.unit.samples import T0, caption, row
 
 NOW = T0 + 1_000_000
@@ -104,7 +104,10 @@ REFUSED = [
     pytest.param(None, wire(features={"pin_color": {"red": 1}}), "bad_features", "unknown view 'pin_color'", id="a view that does not exist"),
     pytest.param(None, wire(features={"user_history": {"pin_ids": []}}), "bad_features", "unknown view 'user_history'", id="a user's view"),
     pytest.param(None, wire(features={"pin_caption": "a red chair"}), "bad_features", "got 'str'", id="a value where a row belongs"),
-    pytest.param(None, wire(features={"pin_caption": {}}), "bad_features", r"exactly the columns ['caption']", id="a missing column"),
+    pytest.param(None, wire(features={"pin_caption": {}}), "bad_features", "columns ['caption'] and at will ['caption_model']", id="a missing column"),
+    pytest.param(None, wire(features={"pin_caption": {"caption_model": "blip"}}), "bad_features", "got ['caption_model']", id="a column at will alone"),
+    pytest.param(None, wire(features={"pin_boards": {}}), "bad_features", "exactly the columns ['board_titles'] (a row", id="a missing column, none at will"),
+    pytest.param(None, carrying("pin_caption", caption_model=7), "bad_features", "pin_caption.caption_model must be a string", id="a number as caption model"),
     pytest.param(None, wire(features={"pin_caption": {"caption": "x", "color": "red"}}), "bad_features", "['caption', 'color']", id="an extra column"),
     pytest.param(None, carrying("pin_content", title=7), "bad_features", "pin_content.title must be a string or null, got 7", id="a number as title"),
     pytest.param(None, carrying("pin_content", created_at_us="today"), "bad_features", "an integer or null, got 'today'", id="a word as time of creation"),
@@ -235,6 +238,7 @@ def test_whatever_bytes_arrive_are_an_event_or_are_refused(value: bytes | None, 
 
 KINDS: list[tuple[Column, st.SearchStrategy[Any]]] = [
     (TEXT, st.none() | st.text(max_size=20)),
+    (LATER_TEXT, st.none() | st.text(max_size=20)),
     (COUNT, st.none() | st.integers(-INT64_MAX, INT64_MAX)),
     (TEXTS, st.lists(st.text(max_size=10), max_size=4)),
     (NUMBERS, st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-INT64_MAX, INT64_MAX), max_size=4)),
@@ -243,8 +247,14 @@ KINDS: list[tuple[Column, st.SearchStrategy[Any]]] = [
 TIMES_US = st.integers(EARLIEST_US, NOW + FUTURE_TOLERANCE_US)
 PIN_IDS = st.text(min_size=1, max_size=MAX_PIN_ID_CHARS).filter(str.strip)
 ROWS = {
-    view: st.fixed_dictionaries({name: next(values for kind, values in KINDS if kind is column) for name, column in columns.items()})
-    for view, columns in VIEWS.items()
+    view: st.fixed_dictionaries(
+        {name: drawn for name, (drawn, at_will) in values.items() if not at_will},
+        optional={name: drawn for name, (drawn, at_will) in values.items() if at_will},
+    )
+    for view, values in (
+        (view, {name: (next(drawn for kind, drawn in KINDS if kind is column), column.optional) for name, column in columns.items()})
+        for view, columns in VIEWS.items()
+    )
 }
 ANNOUNCED = st.dictionaries(st.sampled_from(list(VIEWS)), TIMES_US)
 UPDATES = st.builds(PinUpdated, PIN_IDS, TIMES_US, st.fixed_dictionaries({}, optional=ROWS), ANNOUNCED, st.booleans())

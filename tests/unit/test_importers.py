@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from everpin.importers import BATCH, READERS, BadRow, PinRow, batches, count_rows, parse_row, read_cxc, read_jsonl, read_parquet
+from everpin.importers import BATCH, READERS, BadRow, PinRow, batches, count_rows, parse_row, read_cxc, read_events, read_jsonl, read_parquet
 from pins.errors import EverpinError
+from pins.events import PinDeleted, PinUpdated, encode
 from pins.features import VIEWS
 from tests.unit.samples import T0
 
@@ -98,8 +99,9 @@ def test_a_list_of_queries_counts_one_each() -> None:
 
 
 FULL = {
-    "pin_id": "p1", "title": "Soup", "description": "d", "caption": "c", "board_titles": ["b", "b"], "engaged_queries": {"soup": 2.5, "stew": 1},
-    "link_title": "lt", "link_description": "ld", "link_url": "lu", "image_url": "iu", "category": "food", "lang": "en",
+    "pin_id": "p1", "title": "Soup", "description": "d", "caption": "c", "caption_model": "cm", "board_titles": ["b", "b"],
+    "engaged_queries": {"soup": 2.5, "stew": 1}, "link_title": "lt", "link_description": "ld", "link_url": "lu",
+    "image_url": "iu", "category": "food", "lang": "en",
     "created_at": "2024-03-01T12:00:00+02:00", "save_count": 3, "like_count": 4,
 }  # fmt: skip
 
@@ -113,7 +115,7 @@ def test_a_row_becomes_one_whole_row_of_each_view() -> None:
             "title": "Soup", "description": "d", "link_title": "lt", "link_description": "ld", "link_url": "lu", "image_url": "iu", "category": "food",
             "lang": "en", "created_at_us": int(datetime(2024, 3, 1, 10, tzinfo=UTC).timestamp()) * 1_000_000,
         },
-        "pin_caption": {"caption": "c"},
+        "pin_caption": {"caption": "c", "caption_model": "cm"},
         "pin_boards": {"board_titles": ["b", "b"]},
         "pin_engagement": {"engaged_queries": ["soup", "stew"], "engaged_counts": [2.5, 1.0], "save_count": 3, "like_count": 4},
     }  # fmt: skip
@@ -201,6 +203,15 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
     (tmp_path / "pins.parquet").write_text("pin_id,title")
     with pytest.raises(EverpinError, match=r"cannot read .*pins\.parquet"):
         count_rows("parquet", tmp_path / "pins.parquet")
+
+
+def test_events_are_read_as_they_are_and_bad_ones_are_told(lines: Write) -> None:
+    captioned = PinUpdated("p1", T0, {"pin_caption": {"caption": "a red chair", "caption_model": "blip"}})
+    undated = {"type": "pin_updated", "pin_id": "p4"}
+    rows = [encode(captioned), b"", encode(PinDeleted("p2", T0)), {"type": "pin_made", "pin_id": "p3"}, b"not json", undated, encode(PinUpdated("p5", T0 * 2))]
+    read = list(read_events(lines(*rows), T0 + 7))
+    assert [row for row in read if not isinstance(row, BadRow)] == [captioned, PinDeleted("p2", T0), PinUpdated("p4", T0 + 7)]
+    assert [(row.line, row.problem.split(":")[0]) for row in read if isinstance(row, BadRow)] == [(4, "unknown_type"), (5, "not_json"), (7, "far_future")]
 
 
 def test_rows_are_taken_in_batches_as_they_come() -> None:

@@ -11,12 +11,13 @@ from tests.unit.samples import T0
 def test_flat_columns_become_one_pin() -> None:
     values: dict[str, Any] = {
         "title": "Soup", "description": "d", "link_title": "lt", "link_description": "ld", "link_url": "lu", "image_url": "iu", "category": "food",
-        "lang": "en", "created_at_us": T0, "caption": "c", "board_titles": ["b", "a", "b"], "engaged_queries": ["soup", "stew"], "engaged_counts": [2, 0.5],
+        "lang": "en", "created_at_us": T0, "caption": "c", "caption_model": "cm",
+        "board_titles": ["b", "a", "b"], "engaged_queries": ["soup", "stew"], "engaged_counts": [2, 0.5],
         "save_count": 3, "like_count": 4, "deleted": 1,
     }  # fmt: skip
     assert {name for columns in VIEWS.values() for name in columns} == values.keys()
     assert pin_features("p", values, {"pin_content": T0}) == PinFeatures(
-        "p", "Soup", "d", "c", ("b", "a", "b"), (("soup", 2.0), ("stew", 0.5)), "lt", "ld", "lu", "iu", "food", "en", T0, 3, 4, True, {"pin_content": T0},
+        "p", "Soup", "d", "c", ("b", "a", "b"), (("soup", 2.0), ("stew", 0.5)), "lt", "ld", "lu", "iu", "food", "en", T0, 3, 4, True, {"pin_content": T0}, "cm",
     )  # fmt: skip
 
 
