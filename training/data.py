@@ -27,6 +27,8 @@ OWN = ("own", "sits_own")
 LEVELS = {"cxc_pins": 5, "esci_fraction": 4, "commons": 3}
 """Levels of the scales that are known by the folder's name; any other folder: its highest grade and one."""
 MAX_LEVELS = 5
+TEXTS = frozenset({"query_id", "item_id", "group", "split", "query", "text", "title", "description", "caption", "category", "extra", "lang", "source"})
+"""Columns that hold strings."""
 
 
 class DataError(SystemExit):
@@ -144,8 +146,7 @@ def read(folder: Path, levels: int | None = None) -> RelevanceData:
     asked = _places([query.query_id for query in queries], folder / "queries.parquet", "query_id")
     _known(rows, "query_id", asked, folder / "judgements.parquet")
     _known([*rows, *extra], "item_id", place, folder)
-    scale = levels or LEVELS.get(folder.name) or 1 + max(int(row["grade"]) for row in rows)
-    _on_scale([*rows, *extra], scale, folder)
+    scale = _scale([*rows, *extra], levels or LEVELS.get(folder.name), folder)
     judged = _pairs(rows, queries, asked, place)
     direct = [DirectRating(row["text"], place[row["item_id"]], int(row["grade"]), _number(row.get("raw"))) for row in extra]
     splits = np.array([query.split for query in queries])
@@ -213,8 +214,16 @@ def _rows(folder: Path, name: str, needed: tuple[str, ...]) -> list[dict[str, An
     empty = [column for column in needed if table[column].null_count]
     if empty or not len(table):
         raise DataError(f"{path}: {'column ' + ', '.join(empty) + ' holds nulls' if empty else 'no rows'}; every row needs {', '.join(needed)}")
+    numbers = [f"{column} is {table.schema.field(column).type}" for column in table.column_names if column in TEXTS and _holds_numbers(table[column])]
+    if numbers:
+        raise DataError(f"{path}: {', '.join(numbers)}; ids and texts must be strings")
     rows: list[dict[str, Any]] = table.to_pylist()
     return rows
+
+
+def _holds_numbers(column: pa.ChunkedArray) -> bool:
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    return not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind))
 
 
 def _places(ids: list[str], path: Path, column: str) -> dict[str, int]:
@@ -231,14 +240,16 @@ def _known(rows: list[dict[str, Any]], column: str, known: Collection[str], wher
         raise DataError(f"{where}: {len(strange)} unknown {column}, first {strange[0]!r}; every judged id must be in its own table")
 
 
-def _on_scale(rows: list[dict[str, Any]], levels: int, folder: Path) -> None:
-    if not 2 <= levels <= MAX_LEVELS:
+def _scale(rows: list[dict[str, Any]], levels: int | None, folder: Path) -> int:
+    """How many levels there are: as given, else the highest grade and one."""
+    if levels is not None and not 2 <= levels <= MAX_LEVELS:
         raise DataError(f"{folder}: {levels} levels; grades need 2 to {MAX_LEVELS} levels, 0 being the lowest (a single class teaches nothing)")
-    bad = next((row for row in rows if not _is_grade(row["grade"], levels)), None)
+    bad = next((row for row in rows if not _is_grade(row["grade"], levels or MAX_LEVELS)), None)
     if bad is not None:
-        raise DataError(f"{folder}: grade {bad['grade']!r} of item {bad['item_id']!r} is off the scale of whole grades 0 to {levels - 1}")
+        raise DataError(f"{folder}: grade {bad['grade']!r} of item {bad['item_id']!r} is off the scale of whole grades 0 to {(levels or MAX_LEVELS) - 1}")
     if len({row["grade"] for row in rows}) < 2:
         raise DataError(f"{folder}: every judgement has grade {rows[0]['grade']}; a single class teaches nothing")
+    return levels or 1 + max(int(row["grade"]) for row in rows)
 
 
 def _is_grade(value: object, levels: int) -> bool:
