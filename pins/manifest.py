@@ -29,8 +29,43 @@ class DriftBound:
 
 
 @dataclass(frozen=True, slots=True)
+class Lineage:
+    """What a student was made from.
+
+    `labels`: digest of the teacher's labels, None for a student that saw none; `data_digests`: digest by name of a data folder;
+    `licence_classes`: of all texts it was trained on (`open`, `sa`, `research`); `seeds`: by the stage that drew with them.
+    """
+
+    labels: str | None
+    data_digests: Mapping[str, str]
+    licence_classes: tuple[str, ...]
+    seeds: Mapping[str, int]
+    config: Mapping[str, Any]
+    code_version: str
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> Lineage:
+        """Read the lineage of a parsed manifest. Raises KeyError, TypeError or ValueError."""
+        classes = body["licence_classes"]
+        if isinstance(classes, str):
+            raise TypeError(f"licence_classes must be a list, not {classes!r}")
+        return cls(
+            labels=None if body["labels"] is None else str(body["labels"]),
+            data_digests={name: str(digest) for name, digest in dict(body["data_digests"]).items()},
+            licence_classes=tuple(map(str, classes)),
+            seeds={stage: int(seed) for stage, seed in dict(body["seeds"]).items()},
+            config=dict(body["config"]),
+            code_version=str(body["code_version"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
-    """One student. `files` maps each file of the folder, but the manifest itself, to its sha256 in hex."""
+    """One student. `files` maps each file of the folder, but the manifest itself, to its sha256 in hex.
+
+    `pooling`: `mean` of the tokens, `cls` the first token, or `graph`, where the graph pools and gives one vector per text. Vectors
+    are cut to `dimension` and made unit again. `lineage` is None where nothing is known of the training.
+    """
 
     model_id: str
     dimension: int
@@ -47,19 +82,21 @@ class Manifest:
     golden_tolerance: float
     drift: DriftBound | None
     ordinal_head: OrdinalHead
+    lineage: Lineage | None = None
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Manifest:
         """Read a parsed manifest.json. Raises ArtifactError naming the field that is missing or wrong."""
         try:
-            head, drift = body["ordinal_head"], body["drift"]
-            names = set(cls.__slots__) - {"ordinal_head", "drift", "languages", "files"}
+            head, drift, lineage = body["ordinal_head"], body["drift"], body.get("lineage")
+            names = set(cls.__slots__) - {"ordinal_head", "drift", "languages", "files", "lineage"}
             return cls(
                 **{name: body[name] for name in names},
                 languages=tuple(body["languages"]),
                 files=dict(body["files"]),
                 drift=None if drift is None else DriftBound(**drift),
                 ordinal_head=OrdinalHead(float(head["scale"]), tuple(map(float, head["thresholds"]))),
+                lineage=None if lineage is None else Lineage.from_json(lineage),
             )
         except KeyError as error:
             raise ArtifactError(f"manifest.json has no field {error}; export the model again") from error
