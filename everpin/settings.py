@@ -28,7 +28,7 @@ class Settings(BaseSettings):
     threads: int = Field(2, ge=1, description="Cores one encoder run may use. With several workers on a machine: cores / workers.")
     batch_events: int = Field(128, ge=1, le=256, description="Most events taken at once. Larger batches wait longer and write cheaper.")
     batch_ms: int = Field(50, ge=1, description="Longest wait for a batch to fill, in milliseconds. It is part of every event's freshness.")
-    retry_budget_s: float = Field(60.0, ge=0, description="How long a dead store is waited for before the worker stops un-acked, in seconds.")
+    retry_budget_s: float = Field(120.0, ge=0, description="How long a dead store is waited for before the worker stops un-acked, in seconds.")
     dead_letter_limit: int = Field(100, ge=1, description="Dead letters in excess of good messages that stop the worker: the deploy is bad, not the data.")
     vanished_limit: int = Field(100, ge=1, description="Live pins found without any features, in excess of others, that stop the worker: Feast lost its data.")
     park_delay_s: float = Field(1.0, gt=0, description="Seconds until the first new look for features that Feast lacks. Each wait doubles, up to a minute.")
