@@ -257,7 +257,8 @@ def _opened(model: Path) -> Scorer:
 
 def _about(data: RelevanceData, furniture: Furniture) -> dict[str, Any]:
     """What each field is on this data, for whoever reads the figures."""
-    rated = f"{sum(map(len, furniture.rated))} texts that people rated {LEAST_RAW} or more with the pin, for {sum(map(bool, furniture.rated))} of {len(data.pins)} pins"
+    texts, pins = sum(map(len, furniture.rated)), sum(map(bool, furniture.rated))
+    rated = f"{texts} texts that people rated {LEAST_RAW} or more with the pin, for {pins} of {len(data.pins)} pins"
     return {
         "title, description, caption": "as in the data folder",
         "link_description": "the folder's column extra, which stands where a link's description would",
