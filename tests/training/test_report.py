@@ -15,7 +15,6 @@ from training import report_plots  # noqa: E402  # after the skip
 from training.data import DataError  # noqa: E402
 from training.report import main, page, write  # noqa: E402
 
-
 EMPTY = {"points": [{"labels": 1, "measures": {}}], "beside": [], "metric": "ndcg@20", "steps": [], "systems": {"student": {"model_id": "s"}}}
 """The outline of a curve and of an ablation, and nothing in it."""
 
