@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install -q -c requirements/constraints.txt
 
-.PHONY: demo test test-units test-faults test-integration check lock training bench clean help
+.PHONY: demo test test-units test-faults test-integration test-outages check lock training bench clean help
 
 help:
 	@echo "make demo      install the runtime (no torch) and run the whole system on embedded parts"
@@ -17,9 +17,9 @@ help:
 demo: $(VENV)/.runtime
 	$(BIN)/everpin demo
 
-test: test-units test-faults test-integration
+test: test-units test-faults test-integration test-outages
 
-# Apart, so that `make -j3 test` runs them side by side: the last two mostly wait for processes.
+# Apart, so that `make -j4 test` runs them side by side: all but the first mostly wait for processes.
 test-units: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/contract tests/golden tests/training tests/unit --cov --cov-report=term:skip-covered
 
@@ -27,7 +27,10 @@ test-faults: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/faults tests/e2e
 
 test-integration: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/integration
+	$(BIN)/python -m pytest tests/integration --ignore=tests/integration/test_outages.py --ignore=tests/integration/test_healing.py
+
+test-outages: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/integration/test_outages.py tests/integration/test_healing.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
