@@ -221,7 +221,7 @@ def fit(config: StudentConfig, material: Material, candidates: Candidates | None
 
 def _static(config: StudentConfig, tokenizer: Tokenizer, targets: Targets, texts: dict[str, list[str]], rows: dict[str, NDArray[np.int64]],
             work: Path, seed: int) -> SentenceTransformer:  # fmt: skip
-    folder = work / f"static-{_key(config.vocabulary, config.static, tokenizer.get_vocab(), sorted(texts['align']), config.contrast)}"
+    folder = work / f"static-{_key(config.vocabulary, config.static, sorted(tokenizer.get_vocab().items()), sorted(texts['align']), config.contrast)}"
     if (folder / "modules.json").exists():
         return SentenceTransformer(str(folder), device="cpu")
     static = static_student(tokenizer, targets.vectors.shape[1], seed)
