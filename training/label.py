@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pins.text import render
+from training.corpora import OPEN
 from training.data import DataError, read
 from training.label_plan import Job, Settings, Work, open_catalogue, plan, read_mix
-from training.label_queries import LICENCES, Wanted, licence_classes
+from training.label_queries import Wanted, licence_classes
 from training.label_shards import LabelledQuery, Labels, LabelWriter, alone, read_labels, table_of
 
 __all__ = ["Labels", "Teacher", "Throughput", "label", "main", "read_labels"]
@@ -110,7 +111,7 @@ def main() -> None:
         raise DataError("--logs-only without a --log leaves nothing to label")
     from training.teacher import open_teacher  # noqa: PLC0415  # torch; whoever only reads labels does without
 
-    wanted = Wanted(_listed(args.licences) or LICENCES, _listed(args.languages), _listed(args.only_sources), args.through_english, not args.logs_only)
+    wanted = Wanted(_listed(args.licences) or OPEN, _listed(args.languages), _listed(args.only_sources), args.through_english, not args.logs_only)
     settings = Settings(args.per_query, args.limit, args.seed, args.shard_queries, wanted)
     data, mix = read(args.data), read_mix(args.mix)
     classes = licence_classes(args.sources) if args.log else {}
@@ -142,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of labels to write or continue")
     parser.add_argument("--per-query", type=int, default=32, metavar="N", help="pins compared with each query (default: 32)")
     parser.add_argument("--limit", type=int, metavar="N", help="queries at most, stratified by language and popularity (default: all)")
-    parser.add_argument("--licences", default=",".join(LICENCES), help="licence classes of logs (default: open,sa: a student may be published)")
+    parser.add_argument("--licences", default=",".join(OPEN), help="licence classes of logs (default: open,sa: a student may be published)")
     parser.add_argument("--languages", help="comma-separated languages of queries (default: all), to leave some out of training")
     parser.add_argument("--only-sources", help="comma-separated sources of logs (default: all of the licence classes)")
     parser.add_argument(

@@ -21,10 +21,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from training.candidates import ENGLISH, Asked, lot
+from training.corpora import CLASSES, OPEN
 from training.data import DataError, Query, RelevanceData
 
-LICENCES = ("open", "sa")
-"""Licence classes that a published student may train on."""
 BANDS = ("head", "torso", "tail")
 
 
@@ -62,11 +61,15 @@ class Wanted:
     them. `train_queries`: the folder's own train queries are labelled too.
     """
 
-    licences: tuple[str, ...] = LICENCES
+    licences: tuple[str, ...] = OPEN
     languages: tuple[str, ...] | None = None
     sources: tuple[str, ...] | None = None
     through_english: bool = False
     train_queries: bool = True
+
+    def __post_init__(self) -> None:
+        if strange := set(self.licences) - set(CLASSES):
+            raise DataError(f"--licences: {', '.join(sorted(strange))} is no licence class; choose from {', '.join(CLASSES)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,8 @@ class Pool:
 
 def gather(data: RelevanceData, logs: Sequence[Path], classes: Mapping[str, str], wanted: Wanted) -> Pool:
     """All queries that may be labelled. `classes`: licence class by source. Raises DataError where nothing is left."""
+    if strange := set(wanted.sources or ()) - classes.keys():
+        raise DataError(f"--only-sources: {', '.join(sorted(strange))} is in no list of sources; known are {', '.join(sorted(classes))}")
     held_out = {normalised(query.text) for query in data.queries if query.split != "train"}
     dropped: Counter[str] = Counter()
     kept: dict[tuple[str, str], LabelQuery] = {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
@@ -27,17 +27,25 @@ from training.quality import Figure, measure, popularity_bands
 from training.scorers import open_scorer
 
 LEAST_POINTS = 4
-FIGURES = {"ndcg@20": "nDCG@20", "accuracy": "five-level accuracy"}
-"""Figures that are drawn, one beside the other, and their names."""
-PARTS = {"en": ("English", "#2b7bba"), "mean_other": ("mean of the other languages", "#c0392b")}
-"""What is drawn of each figure: names and colours."""
-KEPT = (*FIGURES, "ndcg@10", "recall@100", "spearman")
+SAMPLES = 1000
+"""Bootstrap samples of an interval."""
+MAIN = "ndcg@20"
+"""The figure that a language's name alone stands for."""
+KEPT = (MAIN, "ndcg@10", "recall@100", "accuracy", "spearman")
 """Figures that the report holds, for every language."""
+PARTS = {"en": "english", "mean_other": "others"}
+"""Names of the two parts that are drawn; `others` is the mean over the other languages."""
+DRAWN = {
+    "nDCG@20": {"english": "English", "others": "mean of the other languages"},
+    "five-level accuracy": {"english accuracy": "English", "others accuracy": "mean of the other languages"},
+}
+"""Panels of the plot: measures and how they are called in it."""
+COLOURS = ("#2b7bba", "#c0392b")
 
 Fit = Callable[[Labels], Path]
 """Trains a student on labels and returns its folder."""
 Measure = Callable[[Path], Mapping[str, Figure]]
-"""Figures of the student in a folder, named like `ndcg@20 en`, all from the same bootstrap draws."""
+"""Figures of the student in a folder, named by `measure_name`, all from the same bootstrap draws."""
 
 
 def curve(labels: Labels, points: Sequence[int], fit: Fit, measured_by: Measure, report: Callable[[list[dict[str, Any]]], None]) -> list[dict[str, Any]]:
@@ -80,26 +88,37 @@ def on_dev(data: RelevanceData, seed: int) -> Measure:
 
     def measured(model: Path) -> dict[str, Figure]:
         scorer = open_scorer(model, langs)
-        parts = measure(scorer, data, answer(scorer, data, pairs), bands, seed=seed).parts["languages"]
-        return {f"{name} {lang}": part.figures[name] for lang, part in parts.items() for name in KEPT if name in part.figures}
+        parts = measure(scorer, data, answer(scorer, data, pairs), bands, SAMPLES, seed).parts["languages"]
+        return {measure_name(lang, name): part.figures[name] for lang, part in parts.items() for name in KEPT if name in part.figures}
 
     return measured
 
 
+def measure_name(lang: str, figure: str) -> str:
+    """`english` for English nDCG@20, `others accuracy` for the mean accuracy of the other languages, `de`, `de recall@100`."""
+    part = PARTS.get(lang, lang)
+    return part if figure == MAIN else f"{part} {figure}"
+
+
 def by_train_student(config: Path, data: Path, work: Path, about: Mapping[str, Any], seed: int) -> Fit:
     """Train with `training.train_student`, a folder a point under `work`; a student that is there from the same inputs is kept.
+    Raises DataError for a student that learns nothing from labels.
 
-    The only place that knows how a student is trained.
+    Vocabulary and targets are shared by the points. The only place that knows how a student is trained.
     """
-    from training.train_student import train  # noqa: PLC0415  # torch, and only this fit needs it
+    from training.student_config import load  # noqa: PLC0415  # torch, and only this fit needs it
+    from training.train_student import train  # noqa: PLC0415
 
-    inputs = sha256(json.dumps([about, config.read_text(encoding="utf-8"), seed], sort_keys=True).encode()).hexdigest()[:8]
+    recipe = load(config)
+    if recipe.relevance == "none" or recipe.kind == "static":
+        raise DataError(f"{config}: a student of kind {recipe.kind!r} with relevance {recipe.relevance!r} learns nothing from labels; give another --config")
+    inputs = sha256(json.dumps([about, recipe.as_json(), seed], sort_keys=True).encode()).hexdigest()[:8]
 
     def fit(labels: Labels) -> Path:
-        out = work / f"{len(labels)}-{inputs}"
-        if not (out / "student.json").exists():
-            train(config, data=data, labels=labels, out=out, seed=seed)
-        return out
+        name = f"{recipe.model_id}-{len(labels)}-{inputs}"  # in the student's own name too: a checkpoint of one point is none of another's
+        if not (work / name / "student.json").exists():
+            train(replace(recipe, model_id=name), data.parent, data, work / name, work / "shared", labels, seed)
+        return work / name
 
     return fit
 
@@ -109,10 +128,10 @@ def draw(path: Path, body: Mapping[str, Any]) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot  # noqa: PLC0415  # the backend must be chosen first
 
-    figure, panels = pyplot.subplots(1, len(FIGURES), figsize=(5 * len(FIGURES), 4.2), dpi=90)
-    for axes, (name, title) in zip(panels, FIGURES.items(), strict=True):
-        for lang, (label, colour) in PARTS.items():
-            _draw_line(axes, f"{name} {lang}", label, colour, body)
+    figure, panels = pyplot.subplots(1, len(DRAWN), figsize=(5 * len(DRAWN), 4.2), dpi=90)
+    for axes, (title, measures) in zip(panels, DRAWN.items(), strict=True):
+        for colour, (name, label) in zip(COLOURS, measures.items(), strict=True):
+            _draw_line(axes, name, label, colour, body)
         axes.set(xscale="log", xlabel="labels of the teacher", ylabel=f"{title} on dev")
         if axes.has_data():
             axes.legend(loc="lower right", fontsize=8)
@@ -151,16 +170,12 @@ def main() -> None:
         body["points"] = points
         write_json(args.out, body)
         draw(args.out.with_suffix(".png"), body)
-        told = [f"{name} {value['mean']:.4f} [{value['low']:.4f}, {value['high']:.4f}]" for name, value in points[-1]["measures"].items() if _drawn(name)]
+        drawn = {name: value for name, value in points[-1]["measures"].items() if any(name in measures for measures in DRAWN.values())}
+        told = [f"{name} {value['mean']:.4f} [{value['low']:.4f}, {value['high']:.4f}]" for name, value in drawn.items()]
         print(f"{points[-1]['labels']} labels: {', '.join(told)}")
 
     curve(labels, args.points, by_train_student(args.config, args.data, args.work, labels.about, args.seed), measured_by, report)
     print(f"{args.out} and {args.out.with_suffix('.png')}")
-
-
-def _drawn(name: str) -> bool:
-    figure, lang = name.split(" ")
-    return figure in FIGURES and lang in PARTS
 
 
 def _numbers(words: str) -> list[int]:
@@ -174,7 +189,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="The report is written after every point; given again, the command keeps the students that are in --work.",
     )
     parser.add_argument("--labels", type=Path, required=True, metavar="DIR", help="labels made by python -m training.label")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the folder the labels were made for")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="the folder the labels were made for; parallel/, captions/ and sources.json beside it"
+    )
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="configuration of python -m training.train_student")
     parser.add_argument("--points", type=_numbers, default=[1000, 4000, 16000, 64000], help="numbers of labels (default: 1000,4000,16000,64000)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="report to write, ending .json; the plot goes beside it as .png")

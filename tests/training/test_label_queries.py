@@ -77,6 +77,13 @@ def test_a_source_without_a_licence_class_is_refused(data, tmp_path):
         gather(data, [log(tmp_path, ("one", "en", "elsewhere"))], CLASSES, Wanted())
 
 
+def test_misspelt_choices_are_refused(data, tmp_path):
+    with pytest.raises(DataError, match="opne is no licence class; choose from open, sa, research"):
+        Wanted(licences=("opne",))
+    with pytest.raises(DataError, match="weblgo is in no list of sources"):
+        gather(data, [log(tmp_path, ("one", "en", "weblog"))], CLASSES, Wanted(sources=("weblgo",)))
+
+
 def test_repeats_are_labelled_once_and_their_counts_added(data, tmp_path):
     path = log(tmp_path, ("Blue Lamp", "en", "weblog", 3), ("blue lamp", "en", "wiki", 4), ("blue lamp", "de", "weblog", 5), ("...", "en", "weblog", 9))
     pool = gather(data, [path], CLASSES, Wanted(train_queries=False))

@@ -18,7 +18,7 @@ from training.data import DataError, read  # noqa: E402
 from training.label import label, read_labels  # noqa: E402
 from training.label_plan import Settings  # noqa: E402
 from training.quality import Figure  # noqa: E402
-from training.scaling import curve, first_labels, on_dev  # noqa: E402
+from training.scaling import curve, first_labels, measure_name, on_dev  # noqa: E402
 from training.scorers import Scored  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # matplotlib's own imports
@@ -65,19 +65,19 @@ def test_a_curve_rises_with_intervals_and_paired_gains(labels, tmp_path):
         fitted.append(len(some))
         return tmp_path / str(len(some))
 
-    points = curve(labels, list(quality), fit, lambda student: {"ndcg@20 en": figure(quality[int(student.name)])}, lambda done: heard.append(len(done)))
+    points = curve(labels, list(quality), fit, lambda student: {"english": figure(quality[int(student.name)])}, lambda done: heard.append(len(done)))
     assert fitted == list(quality)
     assert heard == [1, 2, 3, 4]
     assert [(point["labels"], point["queries"]) for point in points] == [(104, 13), (200, 25), (400, 50), (800, 100)]
     for point in points:
-        value = point["measures"]["ndcg@20 en"]
+        value = point["measures"]["english"]
         assert value["low"] < value["mean"] < value["high"]
     first, *later = (point["gain"] for point in points)
     assert first == {}
-    assert [gain["ndcg@20 en"]["mean"] for gain in later] == pytest.approx([0.1, 0.05, 0.0])
-    width = points[1]["measures"]["ndcg@20 en"]["high"] - points[1]["measures"]["ndcg@20 en"]["low"]
-    assert later[0]["ndcg@20 en"]["high"] - later[0]["ndcg@20 en"]["low"] < 0.01 * width, "what both share must cancel in a paired difference"
-    assert later[0]["ndcg@20 en"]["p"] < 0.01
+    assert [gain["english"]["mean"] for gain in later] == pytest.approx([0.1, 0.05, 0.0])
+    width = points[1]["measures"]["english"]["high"] - points[1]["measures"]["english"]["low"]
+    assert later[0]["english"]["high"] - later[0]["english"]["low"] < 0.01 * width, "what both share must cancel in a paired difference"
+    assert later[0]["english"]["p"] < 0.01
 
 
 @pytest.mark.parametrize(
@@ -97,19 +97,22 @@ def test_points_that_make_no_curve_are_refused(labels, points, told):
 
 def test_the_dev_split_is_measured(folder):
     figures = on_dev(read(folder), seed=7)("bm25")
-    assert {"ndcg@20 en", "ndcg@20 de", "ndcg@20 mean_other", "recall@100 en"} <= set(figures)
-    assert figures["ndcg@20 en"].value > figures["ndcg@20 mean_other"].value
-    low, high = figures["ndcg@20 en"].interval().low, figures["ndcg@20 en"].interval().high
-    assert low < figures["ndcg@20 en"].value < high
+    assert {"english", "others", "de", "english recall@100", "english spearman"} <= set(figures)
+    assert figures["english"].value > figures["others"].value
+    low, high = figures["english"].interval().low, figures["english"].interval().high
+    assert low < figures["english"].value < high
 
 
 @pytest.fixture
 def trained(monkeypatch):
     """A stand-in for training.train_student and for its scorer: students that score better the more labels they saw."""
+    pytest.importorskip("sentence_transformers", reason=REASON)
+    monkeypatch.setattr(scaling, "SAMPLES", 50)
     calls = []
 
-    def train(config, data, labels, out, seed):
-        calls.append((len(labels), out))
+    def train(config, data_home, folder, out, work, labels, seed):
+        assert (data_home / folder.name, out.name, seed) == (folder, config.model_id, 7)
+        calls.append((len(labels), work))
         out.mkdir(parents=True)
         (out / "student.json").write_text(json.dumps({"labels": len(labels)}))
 
@@ -132,24 +135,47 @@ def trained(monkeypatch):
 
 def test_the_command_writes_a_report_and_a_plot_and_keeps_students(folder, labelled, tmp_path, monkeypatch, capsys, trained):
     config, out = tmp_path / "six-layers.toml", tmp_path / "reports" / "scaling.json"
-    config.write_text("layers = 6\n")
+    config.write_text('model_id = "six"\nlayers = 6\n')
     words = ["scaling", "--labels", str(labelled), "--data", str(folder), "--config", str(config), "--out", str(out), "--work", str(tmp_path / "work")]
     monkeypatch.setattr(sys, "argv", [*words, "--points", "100,200,400,1100", "--beside", str(tmp_path / "base")])
     scaling.main()
     body = json.loads(out.read_text())
     assert [point["labels"] for point in body["points"]] == [96, 200, 400, 1096]
-    means = [point["measures"]["ndcg@20 en"]["mean"] for point in body["points"]]
+    means = [point["measures"]["english"]["mean"] for point in body["points"]]
     assert means == sorted(means)
     assert (body["student"], body["teacher_id"], body["data_digest"], body["seed"]) == ("six-layers", "counting-1", read(folder).digest, 7)
     assert set(body["beside"]) == {"base"}
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
-    assert "1096 labels: ndcg@20 en 0.9" in capsys.readouterr().out
+    assert "1096 labels: english 0.9" in capsys.readouterr().out
     monkeypatch.setattr(scaling, "draw", lambda path, body: None)
     scaling.main()
     assert len(trained) == 4, "a student that was there was trained again"
-    config.write_text("layers = 3\n")
+    config.write_text('model_id = "six"\nlayers = 3\n')
     scaling.main()
     assert len(trained) == 8, "students of another configuration were taken"
+    assert {work for _, work in trained} == {tmp_path / "work" / "shared"}
+    assert len(list((tmp_path / "work").iterdir())) == 8
+
+
+def test_the_page_of_an_evaluation_can_draw_the_report():
+    def value(mean):
+        return {"mean": mean, "low": mean - 0.01, "high": mean + 0.01}
+
+    points = [{"labels": 10**place, "measures": {name: value(0.8 + place / 100) for name in ("english", "others")}} for place in range(2, 6)]
+    from training.report import _scaling
+
+    assert {measure_name("en", "ndcg@20"), measure_name("mean_other", "ndcg@20")} == {"english", "others"}
+    drawn = _scaling({"points": points, "beside": {"base": {"english": value(0.92)}}})
+    assert all(label in drawn for label in ("English", "other languages", "base"))
+
+
+def test_a_student_that_learns_nothing_from_labels_is_refused(folder, labelled, tmp_path, monkeypatch, trained):
+    config = tmp_path / "static.toml"
+    config.write_text('model_id = "table"\nkind = "static"\n')
+    words = ["scaling", "--labels", str(labelled), "--data", str(folder), "--config", str(config), "--out", "o.json", "--work", "w"]
+    monkeypatch.setattr(sys, "argv", [*words, "--points", "100,200,400,1100"])
+    with pytest.raises(DataError, match=r"kind 'static' .* learns nothing from labels"):
+        scaling.main()
 
 
 def test_labels_of_other_data_are_refused(labelled, tmp_path, monkeypatch):
