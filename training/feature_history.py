@@ -105,6 +105,8 @@ def _history(store: FeatureStore, view: FeatureView, columns: Sequence[str], pin
     read = get_offline_store_from_config(store.config.offline_store).pull_all_from_table_or_query
     frame = read(store.config, source, ["pin_id"], list(columns), source.timestamp_field, source.created_timestamp_column or None).to_df()
     frame = frame[frame["pin_id"].isin(pins)]
+    if undated := int(frame[source.timestamp_field].isna().sum()):
+        raise ValueError(f"{undated} rows have no {source.timestamp_field}: nobody can say when they became true")
     event = _microseconds(frame[source.timestamp_field])
     written = _microseconds(frame[source.created_timestamp_column]) if source.created_timestamp_column else event
     versions: dict[str, list[Version]] = {}
@@ -126,9 +128,11 @@ def _values(frame: pd.DataFrame, columns: Sequence[str]) -> Iterable[dict[str, A
 
 
 def _plain(value: Any) -> Any:
-    """pandas' value as Python's: arrays are lists, NaN is None."""
+    """pandas' value as Python's: arrays are lists, in which a missing string is empty; NaN is None."""
     if hasattr(value, "tolist"):
         value = value.tolist()
+    if isinstance(value, list):
+        return ["" if one is None else one for one in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

@@ -162,13 +162,21 @@ def main() -> None:
     joined, left_out = with_pins(table, rows, limits)
     if not len(joined):
         raise DataError(f"no pin of {args.rows} had a text by then ({dict(left_out)}); do the item ids and times fit the feature repository?")
-    unfinished = args.out.with_name(f"{args.out.name}.part")
-    pq.write_table(joined, unfinished)
-    unfinished.replace(args.out)
+    _write(joined, args.out)
     print(f"{len(joined)} of {len(table)} rows joined, engagement {args.gap_days:g} days earlier: {args.out}")
     print("rows with " + ", ".join(f"{view}: {len(joined) - joined[f'{view}_us'].null_count}" for view in VIEWS))
     if left_out:
         print("left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.items()))
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    unfinished = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, unfinished)
+        unfinished.replace(path)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error}; name a file in a folder that has room") from error
 
 
 def _arguments() -> argparse.Namespace:

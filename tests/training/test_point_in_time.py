@@ -110,15 +110,13 @@ def as_dict(pin):
 def test_the_gap_and_the_window_bound_engagement(home):
     store = open_repository(home)
 
-    def engagement(at, **limits):
-        return join([("a", "p", at)], store, Limits(**limits))[0].pin.as_of.get("pin_engagement")
+    def engagement(*times, **limits):
+        return [row.pin.as_of.get("pin_engagement") for row in join([("a", "p", at) for at in times], store, Limits(**limits))]
 
-    assert engagement(day(46)) == day(30)
-    assert engagement(day(44)) == day(5)
-    assert engagement(day(44), gap_us=0) == day(30)
-    assert engagement(day(44), gap_us=40 * DAY_US) is None
-    assert engagement(day(112)) == day(95)
-    assert engagement(day(104), window=WINDOW) == day(30), "inside the window the gap is counted from the window's start"
+    assert engagement(day(46), day(44), day(112)) == [day(30), day(5), day(95)]
+    assert engagement(day(44), gap_us=0) == [day(30)]
+    assert engagement(day(44), gap_us=40 * DAY_US) == [None]
+    assert engagement(day(104), window=WINDOW) == [day(30)], "inside the window the gap is counted from the window's start"
 
 
 def test_a_version_written_later_wins_a_tie_and_has_no_later_date(home):
@@ -214,6 +212,12 @@ def test_a_planted_feature_from_after_the_judgement_is_refused(home, tmp_path, m
     assert not (tmp_path / "out.parquet").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_told(home, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match="cannot write"):
+        run(monkeypatch, "--rows", rows_file(tmp_path / "rows.parquet"), "--repo", home, "--out", tmp_path / "file" / "out.parquet")
+
+
 def test_a_planted_engaged_query_from_inside_the_gap_is_refused(home, tmp_path, monkeypatch):
     """Written ten days before the judgement, dated twenty: the counts of the gap under an older date."""
     write_history(home, pin_engagement=[engaged("p", 20, "garden chair", "Red chair ", written=30)])
@@ -236,6 +240,18 @@ def test_a_history_that_is_missing_or_broken_is_told(home, monkeypatch, capsys):
     (home / "offline/pin_content.parquet").write_bytes(b"not parquet")
     with pytest.raises(DataError, match=r"the history of view pin_content, .* cannot be read"):
         join([("x", "p", day(40))], open_repository(home), Limits())
+
+
+def test_a_row_of_a_history_without_a_time_is_refused(home):
+    undated = version("p", 0, caption="when was that?") | {"event_timestamp": None}
+    write_history(home, pin_caption=[version("p", 0, caption="dated"), undated])
+    with pytest.raises(DataError, match=r"pin_caption.*cannot be read.*1 rows have no event_timestamp"):
+        join([("x", "p", day(40))], open_repository(home), Limits())
+
+
+def test_missing_strings_of_a_list_are_passed_over(home):
+    write_history(home, pin_boards=[version("p", 5, board_titles=["sea", None])])
+    assert join([("x", "p", day(40))], open_repository(home), Limits())[0].pin.board_titles == ("sea", "")
 
 
 def test_a_folder_that_is_no_feature_repository_is_refused(applied, tmp_path):
