@@ -22,6 +22,8 @@ from training.teacher_config import TeacherError
 
 PREFIX = "checkpoint-"
 PROGRESS = "progress.json"
+TORCH_CANNOT_WRITE = ("PytorchStreamWriter", "inline_container", "iostream", "write")
+"""torch reports a failed write as a RuntimeError with one of these words."""
 Facts = Mapping[str, Any]
 
 
@@ -94,7 +96,7 @@ def whole(partial: Path | None, what: str, otherwise: str) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in ("write", "PytorchStreamWriter")):
+        if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in TORCH_CANNOT_WRITE):
             raise
         if partial:
             shutil.rmtree(partial, ignore_errors=True)

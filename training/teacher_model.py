@@ -57,8 +57,8 @@ class TeacherModel(nn.Module):
         self.base = base
         self.pooling = config.base.pooling
         self.heads = nn.ModuleDict({name: LevelHead(_width(base) + features, levels, config.head) for name, levels in config.heads.items()})
-        self.register_buffer("mean", torch.zeros(features))
-        self.register_buffer("spread", torch.ones(features))
+        self.register_buffer("mean", torch.zeros(features), persistent=features > 0)
+        self.register_buffer("spread", torch.ones(features), persistent=features > 0)
 
     def standardise(self, features: Tensor) -> None:
         """Fit the scale of the features, float (n, features), on what will be trained on."""

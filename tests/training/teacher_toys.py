@@ -53,7 +53,8 @@ def tokenizer(folder, special, pair, single, names, extra=0):
     fast.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     ends = [(token, vocabulary.index(token)) for token in special if token in pair]
     fast.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ends)
-    transformers.PreTrainedTokenizerFast(tokenizer_object=fast, **names).save_pretrained(folder)
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]  # segments even where the model knows none
+    transformers.PreTrainedTokenizerFast(tokenizer_object=fast, model_input_names=inputs, **names).save_pretrained(folder)
     return len(vocabulary) - extra
 
 

@@ -18,10 +18,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 from safetensors.torch import load_file  # noqa: E402  # after the skip
 
 from tests.training.teacher_toys import LORA, bert, cross_encoder, llama, recipe, write_data  # noqa: E402
-from training.data import DataError  # noqa: E402
+from training.data import DataError, read  # noqa: E402
 from training.teacher import open_teacher  # noqa: E402
 from training.teacher_checkpoint import Checkpoints  # noqa: E402
 from training.teacher_config import Loss, TeacherError  # noqa: E402
+from training.teacher_examples import held_out, held_out_examples  # noqa: E402
 from training.teacher_loop import rate  # noqa: E402
 from training.train_teacher import main, train  # noqa: E402
 
@@ -192,7 +193,7 @@ def limited(bytes_per_file):
     return soft, hard
 
 
-@pytest.mark.parametrize("room", [100, 30_000])  # where the weights fail, where the optimiser fails
+@pytest.mark.parametrize("room", [100, 100_000])  # where the weights fail, where the optimiser fails
 def test_a_full_disk_at_a_checkpoint_keeps_the_one_before(room, home, data, base, monkeypatch):
     out, config = home / f"full-{room}", cross_encoder(base, evaluate_every=100)
     save = Checkpoints.save
@@ -233,11 +234,14 @@ def test_heads_of_several_sets_each_on_its_own_scale(home, data, base):
 
 
 def test_a_stack_learns_from_rows_its_cross_encoder_never_saw(home, data, base):
-    train(cross_encoder(base, hold_out=0.4), data, home / "below")
+    train(cross_encoder(base, hold_out=0.4), data, home / "below", seed=5)
     config = recipe("stack", encoder=base)
     about = train(config, data, home / "stack", stack_on=home / "below")
     assert about["stack_on"] == json.loads((home / "below" / "teacher.json").read_text())["teacher_id"]
     assert "held_out_ndcg20" in json.loads((home / "below" / "teacher.json").read_text())["metrics"]
+    unseen = {seed: len(held_out_examples(read(data), config, "cxc_pins", held_out(read(data), 0.4, seed))) for seed in (5, 7, 99)}
+    assert about["train_rows"] == {"cxc_pins": unseen[5]}
+    assert unseen[5] not in (unseen[7], unseen[99])  # or the seed of the cross-encoder would not be tested
     teacher = open_teacher(home / "stack")
     assert teacher.features.width == 5 + 5
     assert teacher.features.cross.teacher_id == about["stack_on"]
