@@ -30,7 +30,12 @@ def figures() -> str:
         shares = sorted(worker["share"][path].items(), key=lambda item: -item[1])
         lines.append(f"| {path} | {speed:.0f} | {', '.join(f'{name} {share:.1%}' for name, share in shares)} |")
     lines += ["", f"| freshness at {freshness['rate_per_second']:g} events/s | events | p50 | p90 | p99 | max |", "|---|---|---|---|---|---|"]
-    for label, key in (("event produced to searchable, by the worker", "freshness_ms"), ("seen from outside, a sample", "freshness_seen_from_outside_ms")):
+    labels = {
+        "freshness_ms": "event produced to searchable, by the worker",
+        "freshness_seen_from_outside_ms": "seen from outside, a sample",
+        "deleted_seen_from_outside_ms": "a deleted pin gone, seen from outside",
+    }
+    for key, label in labels.items():
         part = freshness[key]
         lines.append(f"| {label} | {part['events']} | " + " | ".join(f"{part[name]:.0f} ms" for name in ("p50", "p90", "p99", "max")) + " |")
     parts = {"scaling": scaling_figures, "memory": memory_figures, "guard": guard_figures, "reconcile": reconcile_figures}
