@@ -17,6 +17,7 @@ from pins.level_metrics import accuracy, most_probable, spearman, within_one
 from pins.metrics import Floats, Interval, interval, kendall_tau, ndcg, precision, rank, resample, sdcg
 from training.answers import Answers
 from training.data import DataError, RelevanceData
+from training.scorers import rows_by_query
 
 METRICS = ("ndcg@20", "p@8", "sdcg@25")
 
@@ -76,8 +77,7 @@ def _agreement(data: RelevanceData, answers: Answers, levels: Floats, both: dict
 def _per_query(data: RelevanceData, answers: Answers, labels: Grades, relevant: int) -> dict[int, dict[str, tuple[float, float]]]:
     """By place of the query: each metric of the system's ranking under human grades and under labels."""
     pairs, found = answers.pairs, {}
-    for number in np.unique(pairs.query).tolist():
-        places = np.flatnonzero(pairs.query == number)
+    for number, places in rows_by_query(pairs):
         if pairs.grade[places].any() and labels[places].any():
             ranked = places[rank([data.pins[pin].pin_id for pin in pairs.pin[places]], answers.scores[places], data.queries[number].query_id)]
             human, judged = (_figures(grades[ranked], relevant, data.levels - 1) for grades in (pairs.grade, labels))

@@ -17,7 +17,7 @@ from pins.metrics import BLOCK, Floats, in_first
 from pins.text import render
 from training.data import DataError, Pairs, RelevanceData
 from training.live_index import IndexScorer
-from training.scorers import Retriever, Scorer
+from training.scorers import Retriever, Scorer, VectorScorer, rows_by_query
 
 FOUND_AMONG = 100
 
@@ -47,6 +47,8 @@ class Answers:
 def answer(scorer: Scorer, data: RelevanceData, pairs: Pairs, search: bool = True) -> Answers:
     """Ask a system. `search`: rank all pins too, where it can. Raises DataError where it answers with no numbers."""
     queries, texts = [query.text for query in data.queries], [render(pin).text for pin in data.pins]
+    if search and isinstance(scorer, VectorScorer):
+        scorer.vectors(texts)  # all at once: batches of similar length, and one progress bar
     scored = scorer.score(queries, texts, pairs)
     if np.isnan(scored.scores).any() or not (scored.levels is None or np.isfinite(scored.levels).all()):
         raise DataError(f"{scorer.model_id} answers with NaN; its weights are damaged: train or copy it again")
@@ -63,17 +65,14 @@ def answer(scorer: Scorer, data: RelevanceData, pairs: Pairs, search: bool = Tru
 
 def _found(scorer: Retriever, data: RelevanceData, texts: Sequence[str], pairs: Pairs) -> Floats:
     """Per pair, the chance that its pin is among the first 100 of all pins for its query (`pins.metrics.in_first`)."""
-    found = np.empty(len(pairs))
-    order = np.argsort(pairs.query, kind="stable")
-    numbers, starts = np.unique(pairs.query[order], return_index=True)
-    rows = dict(zip(numbers.tolist(), np.split(order, starts[1:]), strict=True))
+    found, asked = np.empty(len(pairs)), rows_by_query(pairs)
     step = max(1, BLOCK // len(texts))
-    with tqdm(total=len(numbers), desc="search all pins", unit="query") as bar:
-        for start in range(0, len(numbers), step):
-            some = numbers[start : start + step].tolist()
-            asked = [data.queries[number] for number in some]
-            scores = scorer.against_all([query.text for query in asked], [query.lang for query in asked], texts)
-            for number, row in zip(some, scores, strict=True):
-                found[rows[number]] = in_first(row, FOUND_AMONG)[pairs.pin[rows[number]]]
+    with tqdm(total=len(asked), desc="search all pins", unit="query") as bar:
+        for start in range(0, len(asked), step):
+            some = asked[start : start + step]
+            queries = [data.queries[number] for number, _ in some]
+            scores = scorer.against_all([query.text for query in queries], [query.lang for query in queries], texts)
+            for (_, rows), row in zip(some, scores, strict=True):
+                found[rows] = in_first(row, FOUND_AMONG)[pairs.pin[rows]]
             bar.update(len(some))
     return found

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from pins.errors import EverpinError
 from pins.metrics import Difference
@@ -132,7 +132,7 @@ def show(body: Mapping[str, Any], console: Console) -> None:
 def _table(console: Console, title: str, rows: Mapping[str, Mapping[str, Any]], columns: tuple[str, ...]) -> None:
     shown = [name for name in columns if any(name in figures for figures in rows.values())]
     if shown:
-        table = Table("language", "queries", *shown, title=title)
+        table = Table(Column("language", no_wrap=True), "queries", *shown, title=title)
         for lang, figures in rows.items():
             table.add_row(lang, str(figures.get("queries", "")), *(_cell(figures.get(name)) for name in shown))
         console.print(table)

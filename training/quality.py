@@ -29,7 +29,7 @@ from training.answers import Answers
 from training.candidates import Asked, Bm25
 from training.data import Pairs, RelevanceData
 from training.label_queries import BANDS, LabelQuery, popularity
-from training.scorers import Scorer
+from training.scorers import Scorer, rows_by_query
 
 RELEVANT_GRADE = 3
 """Grades of at least this count as relevant; on a shorter scale its highest grade does."""
@@ -131,11 +131,7 @@ def compare(first: Mapping[str, Part], second: Mapping[str, Part]) -> dict[str, 
 def per_query(data: RelevanceData, answers: Answers, relevant: int) -> PerQuery:
     """Ranking figures of every query that has a gain, in the order of the folder."""
     pairs, rows = answers.pairs, []
-    if not len(pairs):
-        return PerQuery(np.empty(0, np.int64), np.empty(0, np.str_), np.empty(0, np.str_), {})
-    order = np.argsort(pairs.query, kind="stable")
-    numbers, starts = np.unique(pairs.query[order], return_index=True)
-    for number, places in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
+    for number, places in rows_by_query(pairs):
         if pairs.grade[places].any():
             names = [data.pins[pin].pin_id for pin in pairs.pin[places]]
             ranked = places[rank(names, answers.scores[places], data.queries[number].query_id)]

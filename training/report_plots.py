@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
@@ -55,7 +56,7 @@ def languages(metric: str, systems: Mapping[str, Mapping[str, Mapping[str, Any]]
         axes.set(yticks=range(len(names)), yticklabels=[name.replace("_", " ") for name in names], xlim=(0, 1.15), xticks=(0, 0.25, 0.5, 0.75, 1))
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
-        axes.figure.legend(loc="outside upper left", frameon=False, fontsize=8)
+        _legend(axes)
     said = "; ".join(
         f"{lang} " + ", ".join(f"{model} {_said(figures[lang][metric])}" for model, figures in systems.items() if lang in figures) for lang in names
     )
@@ -72,7 +73,7 @@ def reliability(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
             axes.plot(curve["predicted"], curve["observed"], color=colour, linewidth=1.2, label=name)
             axes.scatter(curve["predicted"], curve["observed"], sizes, color=colour)
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel="how often it was so")
-        axes.legend(loc="upper left", frameon=False, fontsize=8)
+        _legend(axes)
     said = "; ".join(
         f"{name}: " + ", ".join(f"predicted {x:.2f}, observed {y:.2f}" for x, y in zip(curve["predicted"], curve["observed"], strict=True))
         for name, curve in curves.items()
@@ -91,8 +92,11 @@ def lines(name: str, caption: str, labels: tuple[str, str], series: Mapping[str,
         for label, level in beside.items():
             axes.axhline(level, color=INK, linewidth=0.8, linestyle="--")
             axes.annotate(label, (0.01, level), xycoords=("axes fraction", "data"), fontsize=8, va="bottom")
+        places = sorted({x for points in series.values() for x, _ in points})
         axes.set(xscale="log", xlabel=labels[0], ylabel=labels[1])
-        axes.legend(loc="best", frameon=False, fontsize=8)
+        axes.set_xticks(places, [f"{x:,g}" for x in places])
+        axes.minorticks_off()
+        _legend(axes)
     said = "; ".join(f"{label}: " + ", ".join(f"{x:g} {labels[0]} {_said(value)}" for x, value in points) for label, points in series.items())
     return figure(svg[0], caption, "; ".join([said, *(f"{label} {level:.3f}" for label, level in beside.items())]))
 
@@ -106,8 +110,8 @@ def steps(name: str, caption: str, names: Sequence[str], series: Mapping[str, Se
             axes.errorbar(
                 means, [place for place, _ in shown], xerr=_reach([value for _, value in shown]), fmt="o", capsize=3, color=SERIES[number], label=label
             )
-        axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
-        axes.legend(loc="best", frameon=False, fontsize=8)
+        axes.set(yticks=range(len(names)), yticklabels=[fill(step, 24) for step in names], ylim=(len(names) - 0.5, -0.5))
+        _legend(axes)
     said = "; ".join(
         f"{step}: " + ", ".join(f"{label} {_said(values[place])}" for label, values in series.items() if values[place] is not None)
         for place, step in enumerate(names)
@@ -140,6 +144,11 @@ def _themed(svg: str) -> str:
     for stand_in, colour in PAGE_COLOURS.items():
         svg = svg.replace(stand_in, colour)
     return svg.strip()
+
+
+def _legend(axes: Axes) -> None:
+    """Above the axes, where it hides nothing."""
+    axes.figure.legend(loc="outside upper left", frameon=False, fontsize=8)
 
 
 def _reach(values: Sequence[Value]) -> list[list[float]]:

@@ -137,9 +137,8 @@ class Bm25Scorer:
     def score(self, queries: Sequence[str], texts: Sequence[str], pairs: Pairs) -> Scored:
         """As `Scorer.score`; a pin that shares no term with the query scores 0."""
         scores = np.empty(len(pairs))
-        for number in np.unique(pairs.query):
-            rows = pairs.query == number
-            scores[rows] = self._search(texts).scores(queries[number], str(pairs.lang[rows][0]))[pairs.pin[rows]]
+        for number, rows in rows_by_query(pairs):
+            scores[rows] = self._search(texts).scores(queries[number], str(pairs.lang[rows[0]]))[pairs.pin[rows]]
         return Scored(scores, None)
 
     def against_all(self, queries: Sequence[str], langs: Sequence[str], texts: Sequence[str]) -> Floats:
@@ -152,6 +151,13 @@ class Bm25Scorer:
         if self._index is None:
             self._index = Bm25(texts, self.langs)
         return self._index
+
+
+def rows_by_query(pairs: Pairs) -> list[tuple[int, NDArray[np.intp]]]:
+    """Each query's place and the rows of its pairs, in the order of the folder."""
+    order = np.argsort(pairs.query, kind="stable")
+    numbers, starts = np.unique(pairs.query[order], return_index=True)
+    return list(zip(numbers.tolist(), np.split(order, starts[1:]), strict=True)) if len(pairs) else []
 
 
 def shortened(vectors: Vectors, dimension: int | None) -> Vectors:

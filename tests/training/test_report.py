@@ -34,6 +34,21 @@ def difference(mean):
 
 @pytest.fixture
 def body():
+    return made_body()
+
+
+@pytest.fixture
+def scaling():
+    return made_scaling()
+
+
+@pytest.fixture(scope="module")
+def text():
+    """The page of the whole evaluation, with a scaling curve: drawn once, read by many."""
+    return page(made_body(), made_scaling())
+
+
+def made_body():
     languages = {"en": figures(0.9), "de": figures(0.7), "ja": figures(0.6)}
     return {
         "model_id": "student <v2>",
@@ -63,8 +78,7 @@ def body():
     }
 
 
-@pytest.fixture
-def scaling():
+def made_scaling():
     points = [
         {"labels": labels, "measures": {"english": value(0.8 + step / 50), "others": value(0.5 + step / 20)}}
         for step, labels in enumerate((1000, 4000, 16000, 64000))
@@ -113,8 +127,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def test_the_page_fetches_nothing(body, scaling):
-    text = page(body, scaling)
+def test_the_page_fetches_nothing(text):
     seen = Page(text)
     assert not {"script", "link", "img", "iframe", "object", "base"} & {tag for tag, _ in seen.tags}
     loaded = [said for _, attributes in seen.tags for name, said in attributes.items() if name in {"src", "href", "xlink:href", "data", "srcset"}]
@@ -122,8 +135,8 @@ def test_the_page_fetches_nothing(body, scaling):
     assert not re.search(r"@import|url\((?!#)", text)
 
 
-def test_every_drawing_says_its_numbers(body, scaling):
-    drawings = Page(page(body, scaling)).of("svg")
+def test_every_drawing_says_its_numbers(text):
+    drawings = Page(text).of("svg")
     assert len(drawings) == 4
     assert all(drawing["role"] == "img" for drawing in drawings)
     said = " ".join(drawing["aria-label"] for drawing in drawings)
@@ -131,8 +144,7 @@ def test_every_drawing_says_its_numbers(body, scaling):
         assert number in said
 
 
-def test_drawings_take_the_colours_of_the_page_and_its_width(body, scaling):
-    text = page(body, scaling)
+def test_drawings_take_the_colours_of_the_page_and_its_width(text):
     drawings = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
     for drawing in drawings:
         assert "currentColor" in drawing
@@ -144,8 +156,8 @@ def test_drawings_take_the_colours_of_the_page_and_its_width(body, scaling):
     assert all(f"--series-{number}:" in text for number in (1, 2, 3))
 
 
-def test_the_page_shows_what_was_measured(body, scaling):
-    said = Page(page(body, scaling)).text
+def test_the_page_shows_what_was_measured(text):
+    said = Page(text).text
     for part in (
         "student <v2> on cxc_pins, dev",
         "120 queries, 1800 judged pairs, 5000 pins",
@@ -192,8 +204,8 @@ def test_a_model_beside_itself_is_named_apart(body):
     assert "student <v2> (baseline) 0.880" in Page(page(body)).of("svg")[0]["aria-label"]
 
 
-def test_the_same_evaluation_gives_the_same_page(body, scaling):
-    assert page(body, scaling) == page(body, scaling)
+def test_the_same_evaluation_gives_the_same_page(text):
+    assert page(made_body(), made_scaling()) == text
 
 
 def test_an_interval_that_misses_its_mean_is_drawn():

@@ -112,6 +112,14 @@ def test_weights_count_each_pair_as_often_as_they_say() -> None:
         assert float(metric(weights[0])) == pytest.approx(together[0])
 
 
+def test_a_bootstrap_sample_without_any_of_the_pairs_has_no_figure() -> None:
+    levels, grades = random_case(5, 6)
+    scores, weights = levels[:, 0], np.array([np.zeros(6), np.ones(6)])
+    for figures in (auroc(grades >= 2, scores, weights), spearman(scores, grades, weights), calibration_error(levels, grades, weights=weights)):
+        assert math.isnan(figures[0])
+        assert math.isfinite(figures[1])
+
+
 def test_scikit_learn_and_scipy_find_the_same() -> None:
     sklearn = pytest.importorskip("sklearn.metrics", reason=REASON)
     stats = pytest.importorskip("scipy.stats", reason=REASON)
