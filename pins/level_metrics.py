@@ -76,7 +76,8 @@ def spearman(first: ArrayLike, second: ArrayLike, weights: Floats | None = None)
     """Spearman's rank correlation: Pearson's correlation of the ranks, equal values sharing their mean rank. NaN where one list is constant."""
     counts = np.ones(len(np.asarray(first))) if weights is None else weights
     x, y = _ranks(first, counts), _ranks(second, counts)
-    total = np.maximum(counts.sum(axis=-1, keepdims=True), 1.0)  # a bootstrap sample may hold none of these pairs
+    total = counts.sum(axis=-1, keepdims=True)
+    total = np.where(total > 0, total, 1.0)  # a bootstrap sample may hold none of these pairs
     x, y = (ranks - (counts * ranks).sum(axis=-1, keepdims=True) / total for ranks in (x, y))
     return ratio((counts * x * y).sum(axis=-1), np.sqrt((counts * x * x).sum(axis=-1) * (counts * y * y).sum(axis=-1)))
 

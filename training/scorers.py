@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from embedder.artifact import MANIFEST, read_manifest
 from pins.errors import EverpinError
 from pins.relevance import OrdinalHead
-from training.candidates import Bm25
+from training.candidates import ENGLISH, Bm25
 from training.data import DataError, Pairs
 from training.student import embed, open_student
 
@@ -126,31 +126,32 @@ class TeacherScorer:
 class Bm25Scorer:
     """BM25 over the pins' texts (k1 1.2, b 0.75; `training.candidates`): what plain word search reaches.
 
-    `langs`: the language of each pin, by whose rules its text becomes terms.
+    `langs`: the language of each pin. Queries in English are compared by English rules where the pin is English; for any other query
+    every pin is read word by word as it stands, so that words which two languages share still meet.
     """
 
     langs: Sequence[str]
     model_id: str = BM25
     lineage: Mapping[str, Any] = field(default_factory=dict)
-    _index: Bm25 | None = field(default=None, repr=False)
+    _indexes: dict[bool, Bm25] = field(default_factory=dict, repr=False)
 
     def score(self, queries: Sequence[str], texts: Sequence[str], pairs: Pairs) -> Scored:
         """As `Scorer.score`; a pin that shares no term with the query scores 0."""
         scores = np.empty(len(pairs))
         for number, rows in rows_by_query(pairs):
-            scores[rows] = self._search(texts).scores(queries[number], str(pairs.lang[rows[0]]))[pairs.pin[rows]]
+            scores[rows] = self._search(queries[number], str(pairs.lang[rows[0]]), texts)[pairs.pin[rows]]
         return Scored(scores, None)
 
     def against_all(self, queries: Sequence[str], langs: Sequence[str], texts: Sequence[str]) -> Floats:
         """As `Retriever.against_all`; a pin that shares no term is not found."""
-        index = self._search(texts)
-        scores = np.stack([index.scores(text, lang) for text, lang in zip(queries, langs, strict=True)]).astype(np.float64)
+        scores = np.stack([self._search(text, lang, texts) for text, lang in zip(queries, langs, strict=True)]).astype(np.float64)
         return np.where(scores > 0, scores, -np.inf)
 
-    def _search(self, texts: Sequence[str]) -> Bm25:
-        if self._index is None:
-            self._index = Bm25(texts, self.langs)
-        return self._index
+    def _search(self, text: str, lang: str, texts: Sequence[str]) -> Vectors:
+        english = lang in ENGLISH
+        if english not in self._indexes:
+            self._indexes[english] = Bm25(texts, self.langs if english else [lang] * len(texts))
+        return self._indexes[english].scores(text, lang)
 
 
 def rows_by_query(pairs: Pairs) -> list[tuple[int, NDArray[np.intp]]]:

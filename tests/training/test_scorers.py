@@ -110,6 +110,12 @@ def test_bm25_stems_english_and_leaves_other_languages_alone():
     assert found.tolist() == [[True, False, False, False, False], [False, True, False, False, False], [True, False, False, False, False], [False] * 4 + [True]]
 
 
+def test_words_that_two_languages_share_meet_unstemmed():
+    bm25 = open_scorer("bm25", ["en"])
+    scored = bm25.score(["tennis auf dem Rasen", "tennis"], ["two people playing tennis"], pairs([(0, 0), (1, 0)], ["de", "en"]))
+    assert (scored.scores > 0).all(), "English alone would know the pin's word as tenni"
+
+
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_a_torch_student_embeds_as_its_folder_says(tmp_path, pooling):
     folder = write_student(tmp_path / "Tiny", [*QUERIES, *TEXTS], pooling, {"ordinal_head": HEAD, "lineage": {"teacher": "t1"}})
