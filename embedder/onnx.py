@@ -22,6 +22,9 @@ from pins.relevance import OrdinalHead
 
 BATCH_TOKENS = 512
 """Padded tokens per run: enough to fill two cores, small enough for their caches (`python -m bench.encoder --sweep`)."""
+POOLINGS = ("mean", "cls", "graph")
+SLOWER_FUSED = ["SkipLayerNormFusion", "BiasGeluFusion"]
+"""What onnxruntime fuses at load although its fused operators are slower on a CPU than those they replace (training/LOG.md)."""
 GOLDEN_CHECKED = 8
 """Golden texts that are encoded at every start; `everpin doctor` checks all of them."""
 
@@ -34,6 +37,10 @@ class OnnxEncoder:
 
     def __init__(self, artifact: Artifact, threads: int = 2, cosmetic: bool = True) -> None:
         self.manifest = artifact.manifest
+        if self.manifest.pooling not in POOLINGS:
+            raise ArtifactError(
+                f"{self.model_id} pools by {self.manifest.pooling!r}, this Everpin knows {', '.join(POOLINGS)}; run the release it was made for"
+            )
         self._tokenizer = Tokenizer.from_file(str(artifact.tokenizer))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.manifest.max_tokens)
@@ -62,7 +69,10 @@ class OnnxEncoder:
         return self.manifest.drift.threshold if self._predictor and self.manifest.drift else None
 
     def encode(self, texts: Sequence[str]) -> Vector:
-        """Unit vectors, float32 of shape (len(texts), dimension). Raises Unembeddable when the student refuses a text."""
+        """Unit vectors, float32 of shape (len(texts), dimension). Raises Unembeddable when the student refuses a text.
+
+        A text in which a static student finds no token has a vector of zeros, which every index refuses.
+        """
         vectors = np.empty((len(texts), self.dimension), np.float32)
         try:
             encodings = self._tokenizer.encode_batch_fast(list(texts))
@@ -98,17 +108,18 @@ class OnnxEncoder:
         except Exception as error:  # tokenizers raises bare Exceptions
             raise Unembeddable("encoder_error", f"the tokenizer of {self.model_id} refused {text[:80]!r}: {error}") from error
 
+    def feeds(self, texts: Sequence[str]) -> Iterator[dict[str, NDArray[np.int64]]]:
+        """What the graph is fed for texts, batch by batch, for whoever looks inside it: arrays of shape (batch, tokens) by name."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        for rows in batches([len(encoding) for encoding in encodings]):
+            yield _feeds([encodings[row] for row in rows])
+
     def _run(self, encodings: Sequence[Encoding]) -> Vector:
-        longest = max(map(len, encodings))
-        ids = np.zeros((len(encodings), longest), np.int64)
-        mask = np.zeros_like(ids)
-        for row, encoding in enumerate(encodings):
-            ids[row, : len(encoding)] = encoding.ids
-            mask[row, : len(encoding)] = 1
-        feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-        self.on_run(ids.size)
+        feeds = _feeds(encodings)
+        mask = feeds["attention_mask"]
+        self.on_run(mask.size)
         hidden = self._session.run(None, {name: array for name, array in feeds.items() if name in self._inputs})[0]
-        return _normalise(_pool(hidden, mask, self.manifest.pooling))
+        return _normalise(_pool(hidden, mask, self.manifest.pooling)[:, : self.dimension])
 
     def _verify(self, artifact: Artifact) -> None:
         width = artifact.golden()[1].shape[1]
@@ -132,6 +143,16 @@ def batches(lengths: Sequence[int], budget: int = BATCH_TOKENS) -> Iterator[list
         start += size
 
 
+def _feeds(encodings: Sequence[Encoding]) -> dict[str, NDArray[np.int64]]:
+    longest = max(1, *map(len, encodings))
+    ids = np.zeros((len(encodings), longest), np.int64)
+    mask = np.zeros_like(ids)
+    for row, encoding in enumerate(encodings):
+        ids[row, : len(encoding)] = encoding.ids
+        mask[row, : len(encoding)] = 1
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+
+
 def _session(artifact: Artifact, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -139,14 +160,17 @@ def _session(artifact: Artifact, threads: int) -> ort.InferenceSession:
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.disable_quant_qdq", "1")  # weights stored as int8 are unfolded to fp32 once, at load
+    options.add_session_config_entry("session.x64quantprecision", "1")  # without VNNI, sums of two products would saturate at int16
     try:
-        return ort.InferenceSession(str(artifact.model), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(artifact.model), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER_FUSED)
     except Exception as error:  # onnxruntime raises its own classes without a common base
         raise ArtifactError(f"{artifact.model}: onnxruntime {ort.__version__} cannot load it: {error}") from error
 
 
 def _pool(hidden: NDArray[np.float32], mask: NDArray[np.int64], pooling: str) -> NDArray[np.float32]:
-    """(batch, tokens, dimension) to (batch, dimension): the mean over real tokens, or the first token."""
+    """(batch, tokens, width) to (batch, width): the mean over real tokens, or the first token; unchanged where the graph pooled."""
+    if pooling == "graph":
+        return hidden
     if pooling == "cls":
         return hidden[:, 0]
     weights = mask.astype(np.float32)

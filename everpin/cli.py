@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from everpin.commands import asking, deadletters, healing, health, importing, running
+from everpin.commands import asking, deadletters, healing, health, importing, models, running
 from everpin.commands.output import NOT_DONE
 from pins.errors import EverpinError
 
@@ -41,6 +41,12 @@ def command_line() -> typer.Typer:
     score = _group("Score the vectors in the index against human judgements.")
     score.command("cxc")(asking.evaluate_cxc)
     app.add_typer(score, name="evaluate")
+
+    model = _group("Model folders: which there are, what they are made of, whether they are whole.")
+    model.command("list")(models.model_list)
+    model.command("show")(models.model_show)
+    model.command("verify")(models.model_verify)
+    app.add_typer(model, name="model")
 
     dlq = _group("Dead letters: messages that could not be used.")
     dlq.command("list")(deadletters.dlq_list)

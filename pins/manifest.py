@@ -32,11 +32,12 @@ class DriftBound:
 class Lineage:
     """What a student was made from.
 
-    `labels`: digest of the teacher's labels, None for a student that saw none; `data_digests`: digest by name of a data folder;
-    `licence_classes`: of all texts it was trained on (`open`, `sa`, `research`); `seeds`: by the stage that drew with them.
+    `labels`: what the teacher's labels say of themselves (teacher, digest, rows, ...), None for a student that saw none;
+    `data_digests`: digest by name of a data folder; `licence_classes`: of all texts it was trained on (`open`, `sa`, `research`);
+    `seeds`: by the stage that drew with them.
     """
 
-    labels: str | None
+    labels: Mapping[str, Any] | None
     data_digests: Mapping[str, str]
     licence_classes: tuple[str, ...]
     seeds: Mapping[str, int]
@@ -50,7 +51,7 @@ class Lineage:
         if isinstance(classes, str):
             raise TypeError(f"licence_classes must be a list, not {classes!r}")
         return cls(
-            labels=None if body["labels"] is None else str(body["labels"]),
+            labels=None if body["labels"] is None else dict(body["labels"]),
             data_digests={name: str(digest) for name, digest in dict(body["data_digests"]).items()},
             licence_classes=tuple(map(str, classes)),
             seeds={stage: int(seed) for stage, seed in dict(body["seeds"]).items()},

@@ -33,7 +33,12 @@ def rebuilt(folder: Path) -> Iterator[Path]:
         yield fresh
         if folder.exists():
             folder.rename(old)
-        fresh.rename(folder)
+        try:
+            fresh.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
 
 
 def amend(folder: Path, add_files: Callable[[Path], None], change: Callable[[Manifest], Manifest]) -> Manifest:

@@ -46,6 +46,9 @@ def quantise_graph(source: Path, target: Path) -> int:
     """Write `source` with int8 weights to `target`; returns how many weights were quantised."""
     model = onnx.load(source)
     users = _users(model.graph)
+    if not users:
+        onnx.save(model, target)
+        return 0
     inputs = _typical_inputs(model, sorted({node.input[0] for node in users.values() if node.op_type == "MatMul"}))
     kept: list[onnx.TensorProto] = []
     nodes: list[onnx.NodeProto] = []
@@ -80,7 +83,9 @@ def _better_axis(weight: Matrix, inputs: Matrix) -> int:
 
 
 def _typical_inputs(model: onnx.ModelProto, names: list[str]) -> dict[str, Matrix]:
-    """What flows into each MatMul for random tokens: float32 of shape (SEQUENCES * LENGTH, channels) by tensor name."""
+    """What flows into each MatMul for random tokens: float32 of shape (rows, channels) by tensor name."""
+    if not names:
+        return {}
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     probe.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
@@ -94,8 +99,8 @@ def _typical_inputs(model: onnx.ModelProto, names: list[str]) -> dict[str, Matri
 
 
 def _users(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
-    """The weights worth quantising, each with the MatMul or the embedding Gather that reads it."""
-    large = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2 and np.prod(tensor.dims) >= MIN_ELEMENTS}
+    """The weights worth quantising, each with the MatMul or the embedding Gather that reads it. A single column is somebody's scales."""
+    large = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2 and tensor.dims[1] > 1 and np.prod(tensor.dims) >= MIN_ELEMENTS}
     large &= {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
     place = {"MatMul": 1, "Gather": 0}
     return {node.input[place[node.op_type]]: node for node in graph.node if node.op_type in place and node.input[place[node.op_type]] in large}

@@ -1,110 +1,248 @@
-"""Export, end to end, on a tiny random BERT: the folder must embed as torch does. Needs the `training` extra."""
+"""Export, end to end, on tiny random students: the folder must embed as torch does, or not be written. Needs the `training` extra."""
 
 import json
+import resource
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 REASON = "needs the training extra: make training"
 torch = pytest.importorskip("torch", reason=REASON)
-transformers = pytest.importorskip("transformers", reason=REASON)
+pytest.importorskip("sentence_transformers", reason=REASON)
 pytest.importorskip("onnxscript", reason=REASON)
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch's and transformers' own imports
 
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors  # noqa: E402  # after the skip
+import onnx  # noqa: E402  after the skip
+from tokenizers import Tokenizer  # noqa: E402
 
 from embedder.artifact import open_artifact  # noqa: E402
 from embedder.onnx import OnnxEncoder  # noqa: E402
 from pins.manifest import Manifest  # noqa: E402
-from training.export import export  # noqa: E402
+from tests.training.export_toys import WIDTH, write_bert, write_data, write_static, write_turned  # noqa: E402
+from training.data import DataError  # noqa: E402
+from training.export import PROMISES, export, main  # noqa: E402
+from training.export_checks import Promise  # noqa: E402
 from training.golden import TEXTS  # noqa: E402
-from training.int8 import dequantise_blocks, quantise_blocks  # noqa: E402
+from training.source import open_reference, resolve  # noqa: E402
 
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-WIDTH = 64
+LEAST = {"fp32": 0.9999, "int8-weights": 0.9995, "int8": 0.95}
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    """A random BERT of two layers and a character-level WordPiece tokenizer, saved in Hugging Face layout."""
-    folder = tmp_path_factory.mktemp("tiny-bert")
-    letters = sorted({letter for text in TEXTS for letter in text.lower() if letter.isalnum() or letter in ".,!?&"})
-    vocabulary = {token: place for place, token in enumerate([*SPECIAL, *letters, *(f"##{letter}" for letter in letters)])}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    tokenizer.enable_padding(length=128)  # as the published file has it: the export must switch it off
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
-    inputs = ["input_ids", "token_type_ids", "attention_mask"]
-    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=inputs, **names).save_pretrained(folder)
-    torch.manual_seed(0)
-    sizes = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 2 * WIDTH, "max_position_embeddings": 300}
-    transformers.BertModel(transformers.BertConfig(vocab_size=len(vocabulary), **sizes)).save_pretrained(folder)
-    return folder
+def sources(tmp_path_factory):
+    room = tmp_path_factory.mktemp("sources")
+    return {"bert": write_bert(room / "bert"), "turned": write_turned(room / "turned"), "static": write_static(room / "static")}
 
 
-@pytest.fixture(scope="module", params=["fp32", "int8-weights"])
-def exported(request, source, tmp_path_factory):
-    out = tmp_path_factory.mktemp("models") / request.param
-    return out, export(out, str(source), request.param, model_id="tiny")
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("data") / "toy")
 
 
-def test_every_golden_text_is_embedded_as_torch_does(exported):
-    out, manifest = exported
-    artifact = open_artifact(out)
+@pytest.fixture(scope="module")
+def folders(sources, data, tmp_path_factory):
+    """Exported folders by (source, precision); the fp32 export comes with the int8 export. The turned student is cut to half its length."""
+    room = tmp_path_factory.mktemp("models")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PROMISES, "int8", replace(PROMISES["int8"], ndcg_loss=1.0))  # two random queries say nothing
+        for source, dimension in (("bert", None), ("turned", 32), ("static", None)):
+            out, fp32 = room / f"{source}-int8", room / f"{source}-fp32"
+            export(out, str(sources[source]), "int8", model_id=f"tiny-{source}", dimension=dimension, check=data, fp32=fp32)
+    for source in ("bert", "static"):
+        export(room / f"{source}-int8-weights", str(sources[source]), "int8-weights")
+    return room
+
+
+CASES = [(source, precision) for source in ("bert", "static") for precision in LEAST] + [("turned", "fp32"), ("turned", "int8")]
+
+
+@pytest.fixture(params=CASES, ids="-".join)
+def folder(request, folders):
+    return folders / "-".join(request.param)
+
+
+def test_every_golden_text_is_embedded_as_torch_does(folder, sources):
+    artifact = open_artifact(folder)
     cosines = OnnxEncoder(artifact).golden_cosines(artifact)
-    assert len(cosines) == len(TEXTS) >= 64
-    assert cosines.min() >= (0.9999 if manifest.precision == "fp32" else 0.9995)
+    assert len(cosines) >= 64
+    assert cosines.min() >= LEAST[artifact.manifest.precision]
+    texts, vectors = artifact.golden()
+    reference = open_reference(resolve(str(sources[folder.name.split("-")[0]]))).embed(texts)[:, : artifact.manifest.dimension]
+    assert vectors == pytest.approx(reference / np.linalg.norm(reference, axis=1, keepdims=True), abs=1e-5)
 
 
-def test_the_manifest_describes_the_folder(exported):
-    out, manifest = exported
-    assert Manifest.from_json(json.loads((out / "manifest.json").read_text())) == manifest
-    assert (manifest.model_id, manifest.dimension, manifest.max_tokens, manifest.pooling) == ("tiny", WIDTH, 256, "mean")
-    assert set(manifest.files) == {path.name for path in out.iterdir()} - {"manifest.json"}
+def test_the_manifest_describes_the_folder(folder):
+    manifest = Manifest.from_json(json.loads((folder / "manifest.json").read_text()))
+    assert manifest.dimension == (32 if folder.name.startswith("turned") else WIDTH)
+    assert manifest.max_tokens == (128 if folder.name.startswith("turned") else 256)
+    assert manifest.pooling == ("mean" if folder.name.startswith("bert") else "graph")
+    assert set(manifest.files) == {path.name for path in folder.iterdir()} - {"manifest.json"}
     assert manifest.drift is None
-    assert manifest.metrics["golden_cosine_min"] >= 0.9995
+    assert manifest.metrics["golden_cosine_mean"] >= manifest.metrics["golden_cosine_min"]
 
 
-def test_the_tokenizer_leaves_padding_and_truncation_to_the_runtime(exported):
-    tokenizer = Tokenizer.from_file(str(exported[0] / "tokenizer.json"))
+def test_the_tokenizer_leaves_padding_and_truncation_to_the_runtime(folder):
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     assert tokenizer.padding is None
     assert tokenizer.truncation is None
 
 
-def test_a_batch_gives_what_single_texts_give(exported):
-    encoder = OnnxEncoder(open_artifact(exported[0]))
-    together = encoder.encode(TEXTS[:12])
-    alone = np.concatenate([encoder.encode([text]) for text in TEXTS[:12]])
+def test_a_batch_gives_what_single_texts_give(folder):
+    """Integers or not: a range of activations that was taken from the batch would fail here."""
+    encoder = OnnxEncoder(open_artifact(folder))
+    together = encoder.encode(TEXTS[:24])
+    alone = np.concatenate([encoder.encode([text]) for text in TEXTS[:24]])
     assert np.allclose(together, alone, atol=1e-5)
 
 
-def test_int8_is_smaller(source, tmp_path):
-    sizes = {}
-    for precision in ("fp32", "int8-weights"):
-        export(tmp_path / precision, str(source), precision)
-        sizes[precision] = (tmp_path / precision / "model.onnx").stat().st_size
+def test_what_training_says_of_the_student_goes_into_the_manifest(folders):
+    manifest = open_artifact(folders / "turned-int8").manifest
+    assert (manifest.model_id, manifest.languages, manifest.teacher) == ("tiny-turned", ("en", "de"), "teacher-1")
+    assert manifest.ordinal_head.scale == 8.0
+    assert manifest.lineage is not None
+    assert (manifest.lineage.seeds, manifest.lineage.licence_classes, manifest.lineage.labels["rows"]) == ({"student": 7}, ("open", "sa"), 12)
+    assert open_artifact(folders / "turned-fp32").manifest.model_id == "tiny-turned-fp32"
+
+
+def test_int8_computes_in_integers_and_is_smaller(folders):
+    nodes = [node.op_type for node in onnx.load(folders / "bert-int8" / "model.onnx").graph.node]
+    metrics = open_artifact(folders / "bert-int8").manifest.metrics
+    assert nodes.count("MatMulIntegerToFloat") == metrics["int8_layers"] == metrics["int8_layers_of"] == 12
+    sizes = {precision: (folders / f"bert-{precision}" / "model.onnx").stat().st_size for precision in LEAST}
+    assert sizes["int8"] < 0.4 * sizes["fp32"]
     assert sizes["int8-weights"] < 0.6 * sizes["fp32"]
 
 
-def test_an_export_that_fails_leaves_the_old_folder(source, tmp_path, monkeypatch):
+def test_a_channel_that_is_far_wider_than_the_rest_is_divided(folders):
+    graph = onnx.load(folders / "bert-int8" / "model.onnx").graph
+    factors = [onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.name.endswith("_factor")]
+    assert any(len(factor) == WIDTH and factor.argmin() == 3 for factor in factors)
+
+
+def test_the_check_compares_with_fp32_on_queries_and_pins(folders):
+    metrics = open_artifact(folders / "bert-int8").manifest.metrics
+    assert metrics["check_queries"] == 2
+    assert 0.99 <= metrics["check_cosine_mean"] < 1
+    assert metrics["check_ndcg@20_minus_fp32_low"] <= metrics["check_ndcg@20_minus_fp32"] <= metrics["check_ndcg@20_minus_fp32_high"]
+    assert 0.8 <= metrics["check_top10_overlap"] <= 1
+
+
+def test_a_text_without_a_known_token_has_no_vector_in_a_static_student(folders):
+    vectors = OnnxEncoder(open_artifact(folders / "static-int8")).encode(["", " ", "sofa"])
+    assert not vectors[:2].any()
+    assert np.linalg.norm(vectors[2]) == pytest.approx(1, abs=1e-5)
+    assert "" not in open_artifact(folders / "static-int8").golden()[0]
+
+
+def test_a_shorter_vector_is_the_start_of_the_long_one_made_unit(sources, folders, tmp_path):
+    long = OnnxEncoder(open_artifact(folders / "static-fp32")).encode(["red sofa"])[:, :32]
+    manifest = export(tmp_path / "short", str(sources["static"]), "fp32", dimension=32)
+    assert manifest.model_id == "static-fp32-d32"
+    assert OnnxEncoder(open_artifact(tmp_path / "short")).encode(["red sofa"]) == pytest.approx(long / np.linalg.norm(long), abs=1e-5)
+
+
+@pytest.mark.parametrize(("source", "dimension", "allowed"), [("turned", 48, "64, 32"), ("static", 65, "1 to 64"), ("static", -1, "1 to 64")])
+def test_a_dimension_that_the_student_has_not_is_refused(sources, tmp_path, source, dimension, allowed):
+    with pytest.raises(DataError, match=rf"--dimension {dimension}: .* was made for {allowed}"):
+        export(tmp_path / "out", str(sources[source]), "fp32", dimension=dimension)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (Promise(2.0, 0.0, 0.0, 0.0, 1.0), "cosine to the torch reference is 0.99"),
+        (Promise(0.0, 2.0, 0.0, 0.0, 1.0), "mean cosine to the torch reference is 0.99"),
+        (Promise(0.0, 0.0, 2.0, 0.0, 1.0), "mean cosine to fp32 is 0.99"),
+        (Promise(0.0, 0.0, 0.0, 2.0, 1.0), "the first ten pins agree with fp32 by"),
+        (Promise(0.0, 0.0, 0.0, 0.0, -1.0), "below fp32, most -1.0"),
+    ],
+)
+def test_a_broken_promise_is_named_and_leaves_the_old_folder(sources, data, tmp_path, monkeypatch, broken, said):
     out = tmp_path / "student"
-    before = export(out, str(source), "fp32")
-    monkeypatch.setattr("training.export.REQUIRED", {"fp32": 2.0})
-    with pytest.raises(SystemExit, match="nothing was written"):
-        export(out, str(source), "fp32")
+    before = export(out, str(sources["static"]), "int8")
+    monkeypatch.setitem(PROMISES, "int8", broken)
+    with pytest.raises(SystemExit, match="nothing was written") as refused:
+        export(out, str(sources["static"]), "int8", check=data)
+    assert said in str(refused.value)
     assert open_artifact(out).manifest == before
     assert [path.name for path in tmp_path.iterdir()] == ["student"]
 
 
-@pytest.mark.parametrize("axis", [0, 1])
-def test_blocks_come_back_within_half_a_step(axis):
-    weight = np.random.default_rng(0).normal(size=(64, 96)).astype(np.float32)
-    values, scales = quantise_blocks(weight, axis, 32)
-    assert values.shape == weight.shape
-    assert scales.shape[axis] == weight.shape[axis] // 32
-    error = np.abs(dequantise_blocks(values, scales, axis) - weight)
-    assert (error <= np.repeat(scales, 32, axis=axis) / 2 + 1e-6).all()
+def test_a_full_disk_leaves_the_old_folder(sources, tmp_path, monkeypatch):
+    out = tmp_path / "student"
+    before = export(out, str(sources["static"]), "int8")
+    monkeypatch.setattr(sys, "argv", ["export", "--out", str(out), "--source", str(sources["static"]), "--precision", "fp32"])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))  # a file that grows beyond it fails as on a full disk
+    try:
+        with pytest.raises(SystemExit, match=r"could not be written: .*what was there before is untouched"):
+            main()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert open_artifact(out).manifest == before
+    assert [path.name for path in tmp_path.iterdir()] == ["student"]
+
+
+def test_an_export_that_is_interrupted_leaves_the_old_folder(sources, tmp_path, monkeypatch):
+    out = tmp_path / "student"
+    before = export(out, str(sources["static"]), "int8")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.export.write_manifest", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export(out, str(sources["static"]), "fp32")
+    assert open_artifact(out).manifest == before
+    assert [path.name for path in tmp_path.iterdir()] == ["student"]
+
+
+def test_an_export_that_is_killed_leaves_the_old_folder(tmp_path):
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "manifest.json").write_text("old")
+    script = (
+        "import os, sys, pathlib\nfrom training.folder import rebuilt\n"
+        "with rebuilt(pathlib.Path(sys.argv[1])) as fresh:\n    (fresh / 'manifest.json').write_text('new')\n    os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "student")], check=False, timeout=60, cwd=Path(__file__).parents[2])
+    assert done.returncode == -signal.SIGKILL
+    assert (tmp_path / "student" / "manifest.json").read_text() == "old"
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(tmp_path, monkeypatch):
+    from training.folder import rebuilt
+
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "manifest.json").write_text("old")
+    rename = Path.rename
+
+    def refuses(self, target):
+        if self.name == "new":
+            raise OSError("no space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuses)
+    with pytest.raises(OSError, match="no space"), rebuilt(tmp_path / "student") as fresh:
+        (fresh / "manifest.json").write_text("new")
+    assert (tmp_path / "student" / "manifest.json").read_text() == "old"
+
+
+def test_the_command_says_what_it_measured(sources, data, tmp_path, monkeypatch, capsys):
+    arguments = ["--out", str(tmp_path / "student"), "--source", str(sources["static"]), "--precision", "int8", "--languages", "en,ja", "--check", str(data)]
+    monkeypatch.setattr(sys, "argv", ["export", *arguments])
+    main()
+    said = capsys.readouterr().out
+    assert "static-int8, golden_cosine_min 0.99" in said
+    assert "check_ndcg@20_minus_fp32 " in said
+    assert open_artifact(tmp_path / "student").manifest.languages == ("en", "ja")
+
+
+def test_an_unknown_data_folder_is_refused_before_anything_is_read(sources, tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        export(tmp_path / "out", str(sources["static"]), "int8", check=tmp_path / "none")

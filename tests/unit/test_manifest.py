@@ -20,7 +20,7 @@ BODY: dict[str, Any] = {
     "drift": DRIFT, "ordinal_head": {"scale": 8, "thresholds": [1, 2, 3, 4]},
 }  # fmt: skip
 LINEAGE: dict[str, Any] = {
-    "labels": "l0", "data_digests": {"cxc_pins": "d0"}, "licence_classes": ["open", "sa"], "seeds": {"student": 7},
+    "labels": {"teacher_id": "t1", "rows": 900}, "data_digests": {"cxc_pins": "d0"}, "licence_classes": ["open", "sa"], "seeds": {"student": 7},
     "config": {"layers": 6, "loss": "kl"}, "code_version": "a1b2c3d",
 }  # fmt: skip
 SHIPPED = Path(__file__).parents[2] / "everpin" / "models" / "minilm-l6-v1" / "manifest.json"
@@ -51,7 +51,7 @@ def test_a_missing_field_is_named(name: str) -> None:
 
 def test_a_lineage_is_read_whole() -> None:
     lineage = Manifest.from_json(BODY | {"lineage": LINEAGE}).lineage
-    assert lineage == Lineage("l0", {"cxc_pins": "d0"}, ("open", "sa"), {"student": 7}, {"layers": 6, "loss": "kl"}, "a1b2c3d")
+    assert lineage == Lineage({"teacher_id": "t1", "rows": 900}, {"cxc_pins": "d0"}, ("open", "sa"), {"student": 7}, {"layers": 6, "loss": "kl"}, "a1b2c3d")
 
 
 def test_a_student_may_have_seen_no_labels() -> None:
@@ -77,6 +77,7 @@ WRONG = [
     pytest.param({"lineage": {**LINEAGE, "licence_classes": None}}, "NoneType", id="no licence classes"),
     pytest.param({"lineage": {**LINEAGE, "data_digests": ["cxc_pins"]}}, "dictionary update", id="digests without names"),
     pytest.param({"lineage": {**LINEAGE, "seeds": {"student": "lucky"}}}, "lucky", id="a seed in words"),
+    pytest.param({"lineage": {**LINEAGE, "labels": "digest"}}, "dictionary update", id="labels that are a word"),
     pytest.param({"lineage": "unknown"}, "string indices", id="a lineage that is a word"),
     pytest.param({"ordinal_head": {"scale": 8}}, "has no field 'thresholds'", id="a head without thresholds"),
     pytest.param({"ordinal_head": [8, 1, 2, 3, 4]}, "manifest.json: ", id="a head that is a list"),
