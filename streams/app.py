@@ -45,6 +45,7 @@ from streams.worker import Limits, Message, Worker, header_int
 log = logging.getLogger("everpin.app")
 STOPPED_UNACKED = 70
 """Exit code of a worker that stopped with a batch un-acknowledged: start it again when the cause is mended."""
+MIND_S = 1.0
 STOP_GRACE_S = 20.0
 """How long an orderly stop may take before the process ends at once."""
 DRAIN_S = 12.0
@@ -98,6 +99,8 @@ class WorkerProcess:
         self._parked_paused = False
         self.stopping = False
         self._kafka_gone_since: float | None = None
+        self._ticking = False
+        self._start: asyncio.Task[None] | None = None
         faust_sensor(self.app, parts.telemetry)
         self.watch = Watch(self.app, broker, group, parts, vitals, self.worker.in_indexer)
         self.watch.start()
@@ -107,7 +110,7 @@ class WorkerProcess:
         self.app.agent(self.topics[UPDATES], name="updates")(self.updates)
         self.app.agent(self.topics[PARKED], name="parked")(self.parked)
         self.app.task(self.due)
-        self.app.timer(1.0, name="everpin-kafka")(self.mind_the_broker)
+        self.app.timer(MIND_S, name="everpin-kafka")(self._tick)
         self.app.on_partitions_assigned.connect(self._assigned, weak=False)  # type: ignore[arg-type]  # mode's signal type wants
         self.app.on_partitions_revoked.connect(self._revoked, weak=False)  # type: ignore[arg-type]  # a keyword it never sends
         self.app.on_before_shutdown.connect(self._stopping, weak=False)  # type: ignore[arg-type]  # likewise
@@ -173,6 +176,20 @@ class WorkerProcess:
                 self.parts.telemetry.dead_letter_write_failures.inc()
             raise Unavailable(f"cannot write to {topic}: {error!r}") from error
 
+    async def _tick(self) -> None:
+        self._ticking = True
+        await self.mind_the_broker()
+
+    async def _mind_the_start(self) -> None:
+        """Mind the broker until Faust's timers run: they wait for its offsets, which a broker that died meanwhile never sends."""
+        while not (self._ticking or self.stopping):
+            await self.watch.look()
+            try:
+                await self.mind_the_broker()
+            except Unavailable:
+                return  # the process is ending
+            await asyncio.sleep(MIND_S)
+
     async def mind_the_broker(self) -> None:
         """Say once that Kafka is gone and once that it is back; stop when it stays away for longer than the budget."""
         budget_s, now = self.parts.settings.retry_budget_s, time.monotonic()
@@ -205,6 +222,7 @@ class WorkerProcess:
 
     async def _assigned(self, app: faust.App, assigned: Any, **_: Any) -> None:
         self.worker.assigned()
+        self._start = self._start or asyncio.create_task(self._mind_the_start(), name="everpin-start")
         self._parked_paused = False
         app.consumer.resume_partitions({tp for tp in assigned if tp.topic == PARKED})
         self.vitals.assigned = True  # by none at all too: a worker beyond the partitions stands by, and a deploy must not wait for it

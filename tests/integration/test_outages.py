@@ -69,7 +69,7 @@ def test_a_broker_that_stays_away_stops_the_worker(on_kafka: Rig, own_kafka: Run
     worker = on_kafka.start()
     on_kafka.url(worker)
     own_kafka.kill()
-    assert worker.wait(90) == STOPPED_UNACKED
+    assert worker.wait(120) == STOPPED_UNACKED
     assert "did not answer for 3 s; check EVERPIN_KAFKA" in on_kafka.log.read_text()
 
 
