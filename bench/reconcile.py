@@ -98,8 +98,19 @@ def _features(config: Settings, count: int) -> list[IndexedPin]:
         now = fingerprint(text.text)
         model_id = build_artifact(config).manifest.model_id if not records else records[0].model_id
         records.append(
-            IndexedPin(pin_id, 1_764_000_000_000_000, dead=False, embedded=True, model_id=model_id, text=text.text, fingerprint=now, seen=now,
-                       fields=surface_fields(pin, text), reason="new", as_of=pin.as_of)
+            IndexedPin(
+                pin_id,
+                1_764_000_000_000_000,
+                dead=False,
+                embedded=True,
+                model_id=model_id,
+                text=text.text,
+                fingerprint=now,
+                seen=now,
+                fields=surface_fields(pin, text),
+                reason="new",
+                as_of=pin.as_of,
+            )
         )
     return records
 

@@ -88,5 +88,3 @@ def _times(as_of: Mapping[str, int]) -> dict[str, str]:
 
 def _time(at_us: int) -> str:
     return datetime.fromtimestamp(at_us / 1e6, UTC).isoformat(timespec="milliseconds") if at_us else ""
-
-

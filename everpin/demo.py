@@ -187,7 +187,7 @@ def print_document(document: Mapping[str, Any], console: Console, config: Settin
     console.print(results_table(f"Home feed of {FEED_OF}", document["home_feed"]))
     console.print(
         f"\nThe stores stay in {config.home}. Try:\n"
-        f"  EVERPIN_HOME={config.home} .venv/bin/everpin search \"winter soup\"\n"
+        f'  EVERPIN_HOME={config.home} .venv/bin/everpin search "winter soup"\n'
         f"  EVERPIN_HOME={config.home} .venv/bin/everpin explain {RELATED_TO}\n"
         "  .venv/bin/everpin up          the same system, running on\n"
         "  .venv/bin/everpin --help      everything else; your own pins: everpin import jsonl FILE\n"

@@ -53,9 +53,7 @@ class QdrantPinIndex:
         kept = self.vectors([write.record.pin_id for write in writes if write.keep_vector])
         batch = [_point(write, kept.get(write.record.pin_id), mark) for write in writes]
         self._call(
-            lambda: self._client.upsert(
-                self._name, points=batch, wait=True, ordering=models.WriteOrdering.STRONG, update_filter=_unchanged_since_read(writes)
-            )
+            lambda: self._client.upsert(self._name, points=batch, wait=True, ordering=models.WriteOrdering.STRONG, update_filter=_unchanged_since_read(writes))
         )
         stored = self._payloads([write.record.pin_id for write in writes])
         return {pin_id for pin_id, body in stored.items() if body.get("mark") == mark}

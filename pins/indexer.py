@@ -72,9 +72,7 @@ class PinIndexer:
     them are a feature store that lost its data, not deletions.
     """
 
-    def __init__(
-        self, features: FeatureSource, encoder: Encoder, index: PinIndex, clock: Callable[[], int], vanished_limit: int = VANISHED_LIMIT
-    ) -> None:
+    def __init__(self, features: FeatureSource, encoder: Encoder, index: PinIndex, clock: Callable[[], int], vanished_limit: int = VANISHED_LIMIT) -> None:
         self.features, self.encoder, self.index, self.clock = features, encoder, index, clock
         self.vanished_limit, self._vanished = vanished_limit, 0
 
@@ -115,9 +113,7 @@ class PinIndexer:
         self.features.write([row for event in events for row in feature_rows(event)])
         return [None] * len(events)
 
-    def _gather(
-        self, pending: Mapping[str, Sequence[PinEvent]]
-    ) -> tuple[dict[str, _Plan], list[tuple[PinEvent, FeaturesBehind]], dict[str, Unembeddable]]:
+    def _gather(self, pending: Mapping[str, Sequence[PinEvent]]) -> tuple[dict[str, _Plan], list[tuple[PinEvent, FeaturesBehind]], dict[str, Unembeddable]]:
         """Read both stores and decide. A pin is decided unless all its events are behind: one that is late holds up no other."""
         known = self.index.known(list(pending))
         found = self.features.of(list(pending))
@@ -207,8 +203,18 @@ def point(pin_id: str, plan: _Plan, vector: Vector | None, model_id: str, now_us
         return PointWrite(IndexedPin(pin_id, v, dead=True, embedded=False, model_id=model_id, reason=action.reason), expected)
     now = fingerprint(plan.text.text)
     record = IndexedPin(
-        pin_id, v, dead=False, embedded=bool(plan.text), model_id=model_id, text=plan.text.text, fingerprint=now, seen=now,
-        fields=surface_fields(plan.pin, plan.text), reason=action.reason, embedded_at_us=now_us, as_of=plan.pin.as_of,
+        pin_id,
+        v,
+        dead=False,
+        embedded=bool(plan.text),
+        model_id=model_id,
+        text=plan.text.text,
+        fingerprint=now,
+        seen=now,
+        fields=surface_fields(plan.pin, plan.text),
+        reason=action.reason,
+        embedded_at_us=now_us,
+        as_of=plan.pin.as_of,
     )
     if isinstance(action, Touch) and known and action.reason != "no_text":
         record = replace(record, reason=known.reason, embedded_at_us=known.embedded_at_us)

@@ -105,8 +105,15 @@ class Worker:
         await asyncio.gather(*(self._park(message, late[id(event)]) for event, message in events if id(event) in late))
         seconds = time.perf_counter() - started
         self.observer.batch(messages, report, freshness, seconds)
-        log.info("batch messages=%d outcomes=%d encoded=%d dead=%d parked=%d ms=%.0f",
-                 len(messages), len(report.outcomes), report.encoded, len(dead), len(report.behind), seconds * 1000)
+        log.info(
+            "batch messages=%d outcomes=%d encoded=%d dead=%d parked=%d ms=%.0f",
+            len(messages),
+            len(report.outcomes),
+            report.encoded,
+            len(dead),
+            len(report.behind),
+            seconds * 1000,
+        )
 
     def assigned(self) -> None:
         """Partitions were given to this worker: what was sent before now may have been in another's hands."""

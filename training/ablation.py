@@ -1,7 +1,7 @@
 """Which fields of a pin's text earn their place: nDCG@20 of a student and a teacher with fields added one by one.
 
 The data has human captions and no boards, no engaged queries and no links. So the boards, and one of two sets of engaged queries,
-are generated (`training.edits`); the other set are texts that people rated as fitting the pin, which is as near as the data comes
+are generated (`training.drift.edits`); the other set are texts that people rated as fitting the pin, which is as near as the data comes
 to queries that led to it. `extra`, a fourth human caption, stands where a link's description would. Every figure and label says
 which fields are generated: such a step shows that the pipeline measures them, not what real ones would be worth.
 
@@ -27,12 +27,12 @@ from tqdm import tqdm
 from pins.features import PinFeatures
 from pins.metrics import resample
 from pins.text import TEMPLATE_VERSION, clean
-from training.answers import Answers, answer
 from training.data import DataError, Pairs, RelevanceData, fields_kept, read
-from training.edits import Corpus, furnished
+from training.drift.edits import Corpus, furnished
 from training.folder import write_json
-from training.quality import MAIN, RELEVANT_GRADE, Figure, per_query
-from training.scorers import Scorer, open_scorer
+from training.measures.answers import Answers, answer
+from training.measures.quality import MAIN, RELEVANT_GRADE, Figure, per_query
+from training.measures.scorers import Scorer, open_scorer
 
 METRIC = "ndcg@20"
 LEAST_RAW = 3.5
@@ -136,7 +136,7 @@ def ablate(
             before = measured.get(step.after, {}).get(name, {})
             measured[step.name][name] = now
             systems[name] = {part: _languages(now[part], before.get(part, {})) for part in PARTS}
-        done.append({**asdict(step), "pins_with_field": _coverage(pins), "systems": systems})
+        done.append({**asdict(step), "judged_pins_with": _coverage([pins[place] for place in np.unique(pairs.pin)]), "systems": systems})
         report(done)
 
 
@@ -200,13 +200,13 @@ def draw(path: Path, body: Mapping[str, Any]) -> None:
                 axes.errorbar(means, [place for place, _ in rows], xerr=reach, fmt="o", markersize=4, capsize=3, color=colour, label=label)
         axes.set(title=f"{system}: {about['model_id']}", xlabel=f"nDCG@20 on {body['data']['split']}, own pin included")
         axes.grid(axis="x", alpha=0.3)
-        if axes.has_data():
-            axes.legend(loc="best", fontsize=8)
     names = [step["name"] if not step["generated"] or "generated" in step["name"] else f"{step['name']}, boards generated" for step in steps]
     panels[0][0].set_yticks(range(len(steps)), names)
     panels[0][0].set_ylim(len(steps) - 0.5, -0.5)
     figure.suptitle("Fields of the pin's text, added one by one", fontsize=11)
-    figure.tight_layout()
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="upper right", fontsize=8, frameon=False)
+    figure.text(0.01, 0.01, "Generated: boards, and queries where the row says so. Link: a human caption stands in for it.", fontsize=7)
+    figure.tight_layout(rect=(0, 0.03, 1, 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})
     pyplot.close(figure)
@@ -262,8 +262,8 @@ def _about(data: RelevanceData, furniture: Furniture) -> dict[str, Any]:
     return {
         "title, description, caption": "as in the data folder",
         "link_description": "the folder's column extra, which stands where a link's description would",
-        "board_titles": "GENERATED from words of captions that share a word with the pin (training.edits)",
-        "engaged_queries, generated": "GENERATED: search queries of another source that share a word with the pin (training.edits)",
+        "board_titles": "GENERATED from words of captions that share a word with the pin (training.drift.edits)",
+        "engaged_queries, generated": "GENERATED: search queries of another source that share a word with the pin (training.drift.edits)",
         "engaged_queries, rated": f"{rated}; none equals a query or is of a dev query's own pin; they must not have trained the model",
     }
 

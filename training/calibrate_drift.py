@@ -21,13 +21,13 @@ from embedder.drift import DriftPredictor
 from embedder.onnx import OnnxEncoder
 from pins.manifest import DriftBound, Manifest
 from training.data import read
-from training.drift_cases import Cases, load_sample, make_cases
-from training.drift_figures import by_kind, figures, idf_of, mean_distance, plot, safe_threshold, token_distance
-from training.drift_model import Arrays, fit, input_embeddings
-from training.edits import Corpus, furnished
+from training.drift.cases import Cases, load_sample, make_cases
+from training.drift.edits import Corpus, furnished
+from training.drift.figures import by_kind, figures, idf_of, mean_distance, plot, safe_threshold, token_distance
+from training.drift.model import Arrays, fit, input_embeddings
+from training.drift.words import COLOURS, NEGATIONS
 from training.folder import amend, write_json
-from training.student import open_student, token_ids
-from training.words import COLOURS, NEGATIONS
+from training.students.published import open_student, token_ids
 
 REPORTS = Path(__file__).parent / "reports"
 BOUND, RISK = 0.02, 0.01

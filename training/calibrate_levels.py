@@ -20,7 +20,7 @@ from pins.relevance import OrdinalHead
 from pins.text import render
 from training.data import Pairs, read
 from training.folder import amend, write_json
-from training.student import embed, open_student
+from training.students.published import embed, open_student
 
 REPORTS = Path(__file__).parent / "reports"
 RESAMPLES = 1000

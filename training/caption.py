@@ -26,8 +26,8 @@ from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from pins.events import PinUpdated
-from training.caption_images import ImageFault, Images, is_remote, web_client
-from training.caption_journal import Failure, Journal
+from training.captions.images import ImageFault, Images, is_remote, web_client
+from training.captions.journal import Failure, Journal
 from training.data import DataError
 
 LOADERS = 4

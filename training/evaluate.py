@@ -1,6 +1,6 @@
 """Measure a teacher, a student, BM25 or the live index on a data folder: the same shape as `everpin evaluate --json`, and more.
 
-What each figure means stands in `training.quality`; agreement of a teacher's labels with people in `training.agreement`.
+What each figure means stands in `training.measures.quality`; agreement of a teacher's labels with people in `training.measures.agreement`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from rich.table import Column, Table
 
 from pins.errors import EverpinError
 from pins.metrics import Difference
-from training import report
-from training.agreement import agreement
-from training.answers import answer
 from training.data import DataError, RelevanceData, read
-from training.live_index import open_index
-from training.quality import Part, Quality, compare, measure, popularity_bands
-from training.scorers import Scorer, open_scorer
+from training.measures import report
+from training.measures.agreement import agreement
+from training.measures.answers import answer
+from training.measures.live_index import open_index
+from training.measures.quality import Part, Quality, compare, measure, popularity_bands
+from training.measures.scorers import Scorer, open_scorer
 
 PARTIAL = 1
 """Exit code where judged pins have no vector in the index, as of `everpin evaluate`."""
@@ -93,7 +93,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     split = args.split or ("dev" if "dev" in data.splits else "all")
     pairs = data.pairs(split, args.languages.split(",") if args.languages else None)
     langs = [pin.lang for pin in data.pins]
-    scorer = open_scorer(args.model, langs, args.dimension)
+    scorer = open_scorer(args.model, langs, args.dimension, data.folder.name)
     if args.vectors:
         scorer = open_index(scorer, args.vectors, [pin.pin_id for pin in data.pins])
     bands = popularity_bands(data, pairs)
@@ -104,9 +104,9 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     quality = measured(scorer)
     body = document(quality, data, split, args.samples, args.seed)
     if args.baseline:
-        body["baseline"] = against(quality, measured(open_scorer(args.baseline, langs)))
+        body["baseline"] = against(quality, measured(open_scorer(args.baseline, langs, dataset=data.folder.name)))
     if args.teacher:
-        teacher = open_scorer(args.teacher, langs)
+        teacher = open_scorer(args.teacher, langs, dataset=data.folder.name)
         levels = answer(teacher, data, pairs, search=False).levels
         found = agreement(data, quality.answers, levels, quality.relevant_grade, args.samples, args.seed)
         body["judge"] = {"teacher_id": teacher.model_id, "languages": {lang: asdict(one) for lang, one in found.items()}}
@@ -150,9 +150,10 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m training.evaluate",
         description="Measure how well a system ranks and grades the judged pairs of a data folder, per language, with 95 %% intervals by query group. "
-        "MODEL is a published student (manifest.json), a torch student, a teacher (teacher.json), or bm25.",
+        "MODEL is a published student (manifest.json), a torch student, a teacher (teacher.json; it answers with the head of the folder's name, if it has "
+        "one), or bm25.",
         epilog="--json prints the shape of `everpin evaluate --json` and more. For the live index: everpin export FILE --vectors, then --vectors FILE "
-        "with the folder of the live model as MODEL. --report DIR writes report.html and evaluation.json. What each figure means: training/quality.py.",
+        "with the folder of the live model as MODEL. --report DIR writes report.html and evaluation.json. What the figures mean: training/measures/quality.py.",
     )
     made.add_argument("model", metavar="MODEL", help="model folder, or bm25")
     made.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with items, queries and judgements as parquet")

@@ -23,14 +23,14 @@ from pins.manifest import Manifest
 from pins.relevance import OrdinalHead
 from pins.text import TEMPLATE_VERSION
 from training.data import DataError, RelevanceData, read
-from training.export_checks import Promise, calibration_texts, compare
+from training.exports.checks import Promise, calibration_texts, compare
+from training.exports.golden import TEXTS
+from training.exports.graph import export_graph, export_static
+from training.exports.int8 import quantise_graph
+from training.exports.int8_choice import most_that_hold
+from training.exports.int8_compute import int8_rows, int8_tables, integer_products, linears, weights_of
+from training.exports.int8_ranges import fit_range, observe
 from training.folder import rebuilt, write_manifest
-from training.golden import TEXTS
-from training.graph import export_graph, export_static
-from training.int8 import quantise_graph
-from training.int8_choice import most_that_hold
-from training.int8_compute import int8_rows, int8_tables, integer_products, linears, weights_of
-from training.int8_ranges import fit_range, observe
 from training.source import Described, Reference, StaticReference, described, open_reference, resolve
 
 PROVISIONAL_HEAD = OrdinalHead(10.0, (2.0, 3.5, 5.0, 7.0))

@@ -20,9 +20,9 @@ from tqdm import tqdm
 from pins.text import render
 from training.corpora import OPEN
 from training.data import DataError, read
-from training.label_plan import Job, Settings, Work, open_catalogue, plan, read_mix
-from training.label_queries import Wanted, licence_classes
-from training.label_shards import LabelledQuery, Labels, LabelWriter, alone, read_labels, table_of
+from training.labels.plan import Job, Settings, Work, open_catalogue, plan, read_mix
+from training.labels.queries import Wanted, licence_classes
+from training.labels.shards import LabelledQuery, Labels, LabelWriter, alone, read_labels, table_of
 
 __all__ = ["Labels", "Teacher", "Throughput", "label", "main", "read_labels"]
 
@@ -31,7 +31,7 @@ SHIPPED = Path(__file__).parents[1] / "everpin" / "models" / "minilm-l6-v1"
 
 
 class Teacher(Protocol):
-    """What labelling asks of a teacher (`training.teacher.open_teacher`)."""
+    """What labelling asks of a teacher (`training.teachers.teacher.open_teacher`)."""
 
     @property
     def teacher_id(self) -> str: ...
@@ -109,7 +109,7 @@ def main() -> None:
         raise DataError("--log needs --sources, the file that names the licence class of every source")
     if args.logs_only and not args.log:
         raise DataError("--logs-only without a --log leaves nothing to label")
-    from training.teacher import open_teacher  # noqa: PLC0415  # torch; whoever only reads labels does without
+    from training.teachers.teacher import open_teacher  # noqa: PLC0415  # torch; whoever only reads labels does without
 
     wanted = Wanted(_listed(args.licences) or OPEN, _listed(args.languages), _listed(args.only_sources), args.through_english, not args.logs_only)
     settings = Settings(args.per_query, args.limit, args.seed, args.shard_queries, wanted)

@@ -17,8 +17,8 @@ from embedder.onnx import OnnxEncoder
 from pins.errors import ArtifactError
 from pins.manifest import Manifest
 from training.data import DataError
-from training.model_card import write_card
-from training.tracking import LONGEST, TrackedRun, connect, flattened, local, tracked
+from training.exports.model_card import write_card
+from training.exports.tracking import LONGEST, TrackedRun, connect, flattened, local, tracked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -1,7 +1,7 @@
 """The scaling curve: how good a student becomes with more of the teacher's labels. Trains one student a point, measures, draws.
 
 The labels of a point are the first whole queries of the folder, so each point holds those before it; the folder's order is a
-random sample. What is measured stands in `training.quality`; intervals are 95 %, by bootstrap over query groups, and `gain` is
+random sample. What is measured stands in `training.measures.quality`; intervals are 95 %, by bootstrap over query groups, and `gain` is
 the paired difference to the point before.
 """
 
@@ -19,12 +19,12 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
-from training.answers import answer
 from training.data import DataError, RelevanceData, read
 from training.folder import write_json
 from training.label import Labels, read_labels
-from training.quality import Figure, measure, popularity_bands
-from training.scorers import open_scorer
+from training.measures.answers import answer
+from training.measures.quality import Figure, measure, popularity_bands
+from training.measures.scorers import open_scorer
 
 LEAST_POINTS = 4
 SAMPLES = 1000
@@ -82,7 +82,7 @@ def first_labels(labels: Labels, most: int) -> Labels:
 
 
 def on_dev(data: RelevanceData, seed: int) -> Measure:
-    """Figures on the dev split, of anything that `training.scorers` opens."""
+    """Figures on the dev split, of anything that `training.measures.scorers` opens."""
     pairs, langs = data.pairs("dev"), [pin.lang for pin in data.pins]
     bands = popularity_bands(data, pairs)
 
@@ -106,12 +106,12 @@ def by_train_student(config: Path, data: Path, work: Path, about: Mapping[str, A
 
     Vocabulary and targets are shared by the points. The only place that knows how a student is trained.
     """
-    from training.student_config import load  # noqa: PLC0415  # torch, and only this fit needs it
+    from training.students.config import load  # noqa: PLC0415  # torch, and only this fit needs it
     from training.train_student import train  # noqa: PLC0415
 
     recipe = load(config)
-    if recipe.relevance == "none" or recipe.kind == "static":
-        raise DataError(f"{config}: a student of kind {recipe.kind!r} with relevance {recipe.relevance!r} learns nothing from labels; give another --config")
+    if recipe.relevance == "none":
+        raise DataError(f"{config}: a student with relevance 'none' learns nothing from labels; give another --config")
     inputs = sha256(json.dumps([about, recipe.as_json(), seed], sort_keys=True).encode()).hexdigest()[:8]
 
     def fit(labels: Labels) -> Path:

@@ -1,9 +1,10 @@
 """Train a student: vocabulary, target space, static table, then alignment, anchors and relevance in one run.
 
-1. A vocabulary of English and the other languages (`training.vocabulary`), where the base has none for them.
-2. The target space: unit vectors of the target model for every English text, turned to their principal axes.
+1. A vocabulary of English and the other languages (`training.students.vocabulary`), where the base has none for them.
+2. The target space: unit vectors of the target model for every English text, turned to their principal axes. A pin lies at a mix of
+   the vector of its whole text and the centroid of its fields' vectors.
 3. A static student, aligned with the targets; it is the speed end, and it tells where new tokens of a transformer start.
-4. The transformer student: texts of other languages go where their English lies, English stays, and queries are moved so that
+4. The student, static or a transformer: texts of other languages go where their English lies, English stays, and queries are moved so that
    cosines order pins as the teacher's labels say; an ordinal head turns the cosine into five levels.
 
 Everything that took long is kept in the work folder, by what it was made of, so that a second run starts further on.
@@ -33,14 +34,15 @@ from pins.text import render
 from training.calibrate_levels import fit_head
 from training.corpora import Parallel, classes_of, read_parallel, read_texts, same_picture
 from training.data import DataError, RelevanceData, read
-from training.distill import Aligned, Relevant, learn
 from training.export import PROVISIONAL_HEAD
 from training.label import Labels, read_labels
 from training.source import resolve
-from training.student import embed, open_student
-from training.student_config import StudentConfig, load
-from training.student_model import Vectors, base_tokenizer, encode, principal_axes, save, static_student, static_table, transformer_student
-from training.vocabulary import Vocabulary, choose, tokenizer_of
+from training.students.config import StudentConfig, load
+from training.students.distill import Aligned, Relevant, learn
+from training.students.model import Vectors, base_tokenizer, encode, principal_axes, save, static_student, static_table, transformer_student
+from training.students.published import embed, open_student
+from training.students.vocabulary import Vocabulary, choose, tokenizer_of
+from training.teachers.features import sentences
 
 SENTENCE_WORDS = 4
 VOCABULARY_TEXTS = 70_000
@@ -142,12 +144,33 @@ def made_targets(config: StudentConfig, material: Material, work: Path) -> Targe
     path = work / f"targets-{_key(config.target or config.base, texts)}.npz"
     if path.exists():
         kept = np.load(path)
-        return Targets(kept["vectors"], {text: row for row, text in enumerate(texts)}, kept["axes"])
-    vectors = _embedded(config.target or config.base, texts)
-    axes = principal_axes(vectors[:: max(1, len(vectors) // 50_000)])
-    turned = np.asarray(vectors @ axes, np.float16)
-    np.savez(path, vectors=turned, axes=axes)
-    return Targets(turned, {text: row for row, text in enumerate(texts)}, axes)
+        turned, axes = kept["vectors"], kept["axes"]
+    else:
+        vectors = _embedded(config.target or config.base, texts)
+        axes = principal_axes(vectors[:: max(1, len(vectors) // 50_000)])
+        turned = np.asarray(vectors @ axes, np.float16)
+        np.savez(path, vectors=turned, axes=axes)
+    targets = Targets(turned, {text: row for row, text in enumerate(texts)}, axes)
+    return _with_fields(config, targets, [render(pin).text for pin in material.data.pins], work) if config.fields else targets
+
+
+def _with_fields(config: StudentConfig, targets: Targets, pins: Sequence[str], work: Path) -> Targets:
+    """The targets, those of pins mixed with the centroid of their fields' vectors: it ranks better than the vector of the whole text,
+    and a student learns to make it from the whole text alone."""
+    parts = [sentences(text) for text in pins]
+    unique = sorted({part for some in parts for part in some})
+    path = work / f"fields-{_key(config.target or config.base, unique)}.npy"
+    if not path.exists():
+        np.save(path, _embedded(config.target or config.base, unique).astype(np.float16))
+    vectors, place = np.load(path).astype(np.float32) @ targets.axes, {part: row for row, part in enumerate(unique)}
+    centroids = _unit(np.stack([vectors[[place[part] for part in some]].mean(axis=0) for some in parts]))
+    rows, mixed = targets.rows(pins), targets.vectors.copy()
+    mixed[rows] = _unit((1 - config.fields) * targets.vectors[rows].astype(np.float32) + config.fields * centroids)
+    return replace(targets, vectors=mixed)
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9), np.float32)
 
 
 def _embedded(target: str, texts: Sequence[str]) -> Vectors:
@@ -197,15 +220,17 @@ def fit(config: StudentConfig, material: Material, candidates: Candidates | None
     torch.manual_seed(seed)
     vocabulary, tokenizer = made_vocabulary(config, material, work) if config.vocabulary else (None, None)
     targets = made_targets(config, material, work)
-    texts = {"align": list(material.parallel.texts), "anchor": list(material.anchors)}
-    rows = {"align": targets.rows(material.parallel.english), "anchor": targets.rows(material.anchors)}
-    table = None
-    if tokenizer is not None:
-        static = _static(config, tokenizer, targets, texts, rows, work, seed)
-        if config.kind == "static":
+    anchors = list(material.anchors) + [render(pin).text for pin in material.data.pins] * (config.corpus.pins - 1)
+    texts = {"align": list(material.parallel.texts), "anchor": anchors}
+    rows = {"align": targets.rows(material.parallel.english), "anchor": targets.rows(anchors)}
+    static = None if tokenizer is None else _static(config, tokenizer, targets, texts, rows, work, seed)
+    if config.kind == "static" and static is not None:
+        if candidates is None:
             return static
-        table = static_table(static)
-    student = transformer_student(config.base, config.layers, config.max_tokens, targets.axes, work / f"start-{config.model_id}", vocabulary, table)
+        student = static
+    else:
+        table = None if static is None else static_table(static)
+        student = transformer_student(config.base, config.layers, config.max_tokens, targets.axes, work / f"start-{config.model_id}", vocabulary, table)
     texts["align"], rows["align"] = list(material.sentences.texts), targets.rows(material.sentences.english)
     losses: dict[str, nn.Module] = {name: Aligned(student, targets.vectors, rows[name], config.contrast, config.temperature) for name in rows}
     if candidates is not None:
@@ -221,7 +246,10 @@ def fit(config: StudentConfig, material: Material, candidates: Candidates | None
 
 def _static(config: StudentConfig, tokenizer: Tokenizer, targets: Targets, texts: dict[str, list[str]], rows: dict[str, NDArray[np.int64]],
             work: Path, seed: int) -> SentenceTransformer:  # fmt: skip
-    folder = work / f"static-{_key(config.vocabulary, config.static, sorted(tokenizer.get_vocab().items()), sorted(texts['align']), config.contrast)}"
+    inputs = _key(
+        config.vocabulary, config.static, sorted(tokenizer.get_vocab().items()), sorted(texts["align"]), config.contrast, config.corpus.pins, config.fields
+    )
+    folder = work / f"static-{inputs}"
     if (folder / "modules.json").exists():
         return SentenceTransformer(str(folder), device="cpu")
     static = static_student(tokenizer, targets.vectors.shape[1], seed)
@@ -246,7 +274,7 @@ def train(config: StudentConfig, data_home: Path, folder: Path, out: Path, work:
         raise DataError(f"{folder} has {data.levels} levels; a student's ordinal head is trained on a folder with five")
     material = gather(config, data_home, data, seed)
     candidates = None
-    if config.relevance != "none" and config.kind == "transformer":
+    if config.relevance != "none":
         spoken = ("en", *config.taught)
         wanted = labelled_candidates(labels, data, spoken, config.candidates, seed) if labels else human_candidates(data, spoken, config.candidates, seed)
         candidates = wanted

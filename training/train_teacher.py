@@ -3,7 +3,7 @@
     python -m training.train_teacher --config training/configs/teacher-minilm.toml --data DATA --out DIR
     accelerate launch -m training.train_teacher ...        the same on several GPUs or machines
 
-The loop (`training.teacher_loop`) runs on accelerate, not on a trainer of sentence-transformers: batches hold whole queries of one
+The loop (`training.teachers.loop`) runs on accelerate, not on a trainer of sentence-transformers: batches hold whole queries of one
 scale, targets are soft, heads are several, and an interrupted run goes on to the same weights.
 """
 
@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 
 from pins.text import render
 from training.data import DataError, RelevanceData, read
-from training.teacher import ABOUT, PairFeatures, Teacher, build, open_teacher, write_about
-from training.teacher_checkpoint import Checkpoints, differences
-from training.teacher_config import TeacherConfig, TeacherError, read_config
-from training.teacher_examples import Examples, held_out, held_out_examples, training_examples
-from training.teacher_features import Encoder, Lexicon, MatchFeatures
-from training.teacher_figures import Validation, validation_pairs
-from training.teacher_loop import BEST, Run, fit
+from training.teachers.checkpoint import Checkpoints, differences
+from training.teachers.config import TeacherConfig, TeacherError, read_config
+from training.teachers.examples import Examples, held_out, held_out_examples, training_examples
+from training.teachers.features import Encoder, Lexicon, MatchFeatures
+from training.teachers.figures import Validation, validation_pairs
+from training.teachers.loop import BEST, Run, fit
+from training.teachers.teacher import ABOUT, PairFeatures, Teacher, build, open_teacher, write_about
 
 Folders = dict[str, RelevanceData]
 

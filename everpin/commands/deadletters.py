@@ -120,9 +120,7 @@ def dlq_purge(
     raise typer.Exit(PARTIAL if missing or erasure.problem else 0)
 
 
-def wanted(
-    reason: str | None = None, pin: str | None = None, since: str | None = None, until: str | None = None, letters: list[str] | None = None
-) -> Wanted:
+def wanted(reason: str | None = None, pin: str | None = None, since: str | None = None, until: str | None = None, letters: list[str] | None = None) -> Wanted:
     """The filter that these options mean. Raises EverpinError, with what to write instead."""
     for place in letters or ():
         if not PLACE.fullmatch(place):
@@ -218,5 +216,5 @@ def _notes(broker: Broker, erasure: Erasure) -> list[str]:
             f"(the first that waits: {', '.join(erasure.blocked_by)}) and you purge again, or when the topic's retention ends."
         )
     if erasure.deleted:
-        notes.append("What cannot be read any more stays in Kafka's files until it drops them: docs/events.md, \"Dead letters\", says when.")
+        notes.append('What cannot be read any more stays in Kafka\'s files until it drops them: docs/events.md, "Dead letters", says when.')
     return notes

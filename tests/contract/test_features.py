@@ -49,12 +49,14 @@ def unique(request: pytest.FixtureRequest, name: str) -> str:
 
 def test_rows_of_all_views_come_back_as_one_pin(features: FeatureSource, request: pytest.FixtureRequest) -> None:
     pin_id = unique(request, "é日本😀")
-    features.write([
-        content(pin_id, "Soup"),
-        caption(pin_id, "a bowl", T0 + 1),
-        FeatureRow("pin_boards", pin_id, T0 + 2, {"board_titles": ["b", "a", "b"]}),
-        FeatureRow("pin_engagement", pin_id, T0 + 3, {"engaged_queries": ["x", "y"], "engaged_counts": [2, 1.5], "save_count": 3, "like_count": None}),
-    ])
+    features.write(
+        [
+            content(pin_id, "Soup"),
+            caption(pin_id, "a bowl", T0 + 1),
+            FeatureRow("pin_boards", pin_id, T0 + 2, {"board_titles": ["b", "a", "b"]}),
+            FeatureRow("pin_engagement", pin_id, T0 + 3, {"engaged_queries": ["x", "y"], "engaged_counts": [2, 1.5], "save_count": 3, "like_count": None}),
+        ]
+    )
     pin = features.of([pin_id])[pin_id]
     assert (pin.title, pin.caption, pin.board_titles, pin.created_at_us, pin.save_count, pin.like_count) == ("Soup", "a bowl", ("b", "a", "b"), T0 - 5, 3, 0)
     assert pin.engaged_queries == (("x", 2.0), ("y", 1.5))

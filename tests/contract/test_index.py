@@ -50,7 +50,6 @@ def qdrant_url() -> Iterator[str]:
         yield url
 
 
-
 def test_a_written_record_reads_back_whole(index: PinIndex) -> None:
     fields = {"lang": "ja", "category": "food", "boards": ["弁当"], "created_at_us": 1_700_000_000_000_000}
     wanted = record("p1", 1_764_000_000_000_001, fields=fields, as_of={"pin_content": 1_764_000_000_000_000}, reason="new", embedded_at_us=5)
@@ -241,7 +240,6 @@ def test_qdrant_refuses_a_collection_of_another_dimension_and_says_when_it_is_do
         QdrantPinIndex(client, MODEL, 16)
     with pytest.raises(Unavailable, match="QDRANT_URL"):
         QdrantPinIndex(connect("http://127.0.0.1:1"), MODEL, DIMENSION)
-
 
 
 def test_the_loopback_reads_what_the_owner_wrote(tmp_path: Path) -> None:

@@ -56,9 +56,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--session", type=float, default=10.0, help="the group's session time-out in seconds (default 10, as in production)")
     made.add_argument("--deploy", type=int, default=None, help="workers replaced by a new one (default: one a minute)")
     made.add_argument("--outages", type=int, default=None, help="outages of services, each kind in turn (default: each kind once)")
-    made.add_argument(
-        "--outage-seconds", type=float, nargs=2, default=OUTAGE_S, metavar=("LEAST", "MOST"), help="how long an outage lasts (default 4 10)"
-    )
+    made.add_argument("--outage-seconds", type=float, nargs=2, default=OUTAGE_S, metavar=("LEAST", "MOST"), help="how long an outage lasts (default 4 10)")
     made.add_argument("--skew", type=float, default=5.0, help="seconds by which the second worker's clock is ahead and the third's behind (default 5)")
     made.add_argument("--pins", type=int, default=300, help="pins, chosen by Zipf's law (default 300)")
     made.add_argument("--rate", type=float, default=40.0, help="changes per second (default 40)")

@@ -206,8 +206,19 @@ def test_every_damage_is_found_and_healed_by_the_command(house: House, tmp_path:
         damage(index, pins[11], {**stored_payload(known[pins[11]]), "pin_id": pins[1]})
         damage(index, pins[12], {**stored_payload(known[pins[12]]), "dead": 1})
     expected = {
-        pins[0]: "dead_but_served", "ghost": "orphan", pins[2]: "wrong_model", pins[3]: "wrong_template", pins[4]: "stale_fields", pins[5]: "stale_text",
-        pins[6]: "damaged", pins[7]: "wrong_vector", pins[8]: "refused", pins[9]: "damaged", pins[10]: "damaged", pins[11]: "damaged", pins[12]: "missing",
+        pins[0]: "dead_but_served",
+        "ghost": "orphan",
+        pins[2]: "wrong_model",
+        pins[3]: "wrong_template",
+        pins[4]: "stale_fields",
+        pins[5]: "stale_text",
+        pins[6]: "damaged",
+        pins[7]: "wrong_vector",
+        pins[8]: "refused",
+        pins[9]: "damaged",
+        pins[10]: "damaged",
+        pins[11]: "damaged",
+        pins[12]: "missing",
     }
     out = tmp_path / "differences.jsonl"
     found = house.everpin("reconcile", "--vectors", "1000", "--settle-s", "0.5", "--out", str(out), code=1)

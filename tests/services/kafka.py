@@ -195,8 +195,7 @@ def _resolve(jars: Path) -> None:
     maven = shutil.which("mvn")
     if maven is None:
         raise ServiceUnavailable(
-            f"no Maven to fetch Apache Kafka {_version()} with: `apt-get install maven`, or set EVERPIN_TEST_KAFKA "
-            "to a broker's host:port"
+            f"no Maven to fetch Apache Kafka {_version()} with: `apt-get install maven`, or set EVERPIN_TEST_KAFKA to a broker's host:port"
         )
     command = [maven, "-B", "-q", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={jars}"]
     try:
@@ -249,9 +248,7 @@ def _format(node: Node, port: int) -> None:
     command = [*tool, "format", "--cluster-id", _cluster_id(), "--config", str(node.properties)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise ServiceUnavailable(
-            f"kafka.tools.StorageTool could not format {node.data_dir}:\n{done.stdout}{done.stderr}"
-        )
+        raise ServiceUnavailable(f"kafka.tools.StorageTool could not format {node.data_dir}:\n{done.stdout}{done.stderr}")
 
 
 def _cluster_id() -> str:

@@ -31,7 +31,6 @@ def front(engine: QdrantClient) -> FastAPI:
         """The local engine raises ValueError for a collection that is not there; a server answers 404."""
         return JSONResponse({"status": {"error": str(error)}}, 404 if "not found" in str(error) else 400)
 
-
     def ok(result: Any) -> dict[str, Any]:
         return {"result": result, "status": "ok", "time": 0.0}
 
@@ -58,14 +57,7 @@ def front(engine: QdrantClient) -> FastAPI:
 
     @app.post("/collections/{name}/points")
     def retrieve(name: str, body: models.PointRequest) -> dict[str, Any]:
-        return ok(
-            [
-                p.model_dump(mode="json")
-                for p in engine.retrieve(
-                    name, body.ids, with_payload=body.with_payload, with_vectors=body.with_vector or False
-                )
-            ]
-        )
+        return ok([p.model_dump(mode="json") for p in engine.retrieve(name, body.ids, with_payload=body.with_payload, with_vectors=body.with_vector or False)])
 
     @app.post("/collections/{name}/points/query")
     def query(name: str, body: models.QueryRequest) -> dict[str, Any]:

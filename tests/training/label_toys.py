@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pins.text import render
-from training.candidates import Catalogue, Mix
 from training.data import RelevanceData, read
-from training.label_plan import Job, Settings
+from training.labels.candidates import Catalogue, Mix
+from training.labels.plan import Job, Settings
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "white")
 THINGS = ("chair", "bicycle", "dress", "kitchen", "cake", "garden", "lamp", "dog", "boat", "shelf")

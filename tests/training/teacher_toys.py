@@ -9,7 +9,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from training.teacher_config import Base, Head, Loss, Match, Schedule, TeacherConfig
+from training.teachers.config import Base, Head, Loss, Match, Schedule, TeacherConfig
 
 NOUNS, PLACES = ("cat", "dog", "bird", "house", "tree", "car", "boat"), ("street", "beach", "near", "under", "over", "with")
 WORDS = ["red", "blue", "green", "small", "large", "old", "new", *NOUNS, "runs", "sleeps", "stands", "flies", *PLACES]

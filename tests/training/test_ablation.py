@@ -18,7 +18,7 @@ from pins.text import render  # noqa: E402  # after the skip
 from training import ablation  # noqa: E402
 from training.ablation import METRIC, STEPS, ablate, furnish, rated_queries, some_queries  # noqa: E402
 from training.data import DataError, read  # noqa: E402
-from training.scorers import Scored, open_scorer  # noqa: E402
+from training.measures.scorers import Scored, open_scorer  # noqa: E402
 
 MODEL = Path(__file__).parents[2] / "everpin/models/minilm-l6-v1"
 THINGS = ["chair", "soup", "dog", "tree", "lamp", "boat", "tent", "kite", "drum", "vase", "rug", "cake"]
@@ -103,9 +103,9 @@ def test_every_step_adds_its_field_and_says_what_is_generated(data):
         assert ("generated" in step["name"]) == bool(step["generated"]) or step["engaged"] == "rated" or step["name"].startswith("nothing")
         if step["engaged"] == "generated":
             assert "engaged_queries" in step["generated"]
-    assert steps["caption"]["pins_with_field"] == {"caption": 1.0}
-    assert 0 < steps["+ boards (generated)"]["pins_with_field"]["board_titles"] <= 1
-    assert steps["+ queries (rated by people)"]["pins_with_field"]["engaged_queries"] == pytest.approx(1 / 12)
+    assert steps["caption"]["judged_pins_with"] == {"caption": 1.0}
+    assert 0 < steps["+ boards (generated)"]["judged_pins_with"]["board_titles"] <= 1
+    assert steps["+ queries (rated by people)"]["judged_pins_with"]["engaged_queries"] == pytest.approx(1 / 12)
 
 
 def test_figures_and_paired_gains(data):

@@ -15,10 +15,10 @@ from embedder.drift import DriftPredictor  # noqa: E402  # after the skip
 from pins.features import PinFeatures  # noqa: E402
 from pins.relevance import OrdinalHead  # noqa: E402
 from training.calibrate_levels import fit_head  # noqa: E402
-from training.drift_cases import Cases  # noqa: E402
-from training.drift_figures import safe_threshold, upper95  # noqa: E402
-from training.drift_model import fit  # noqa: E402
-from training.edits import EDITS, Corpus, edits_of  # noqa: E402
+from training.drift.cases import Cases  # noqa: E402
+from training.drift.edits import EDITS, Corpus, edits_of  # noqa: E402
+from training.drift.figures import safe_threshold, upper95  # noqa: E402
+from training.drift.model import fit  # noqa: E402
 
 PIN = PinFeatures("p1", title="Two red chairs with one table", description="A small balcony is nice", caption="a balcony with a red chair and a sofa")
 
@@ -65,7 +65,7 @@ def test_colours_and_negations_are_harmful_however_small():
 
 def test_the_fitted_arrays_rank_edits(monkeypatch):
     """Tokens 10-19 move the vector, 20-29 do not: the fitted predictor must tell them apart, and refuse unseen ones."""
-    monkeypatch.setattr("training.drift_model.EPOCHS", 60)
+    monkeypatch.setattr("training.drift.model.EPOCHS", 60)
     rng = np.random.default_rng(0)
     pairs, drift = [], []
     for _ in range(1500):

@@ -8,10 +8,10 @@ pytest.importorskip("bm25s", reason=REASON)
 Stemmer = pytest.importorskip("Stemmer", reason=REASON)
 
 from tests.training.label_toys import PINS, catalogue, encode, write_data  # noqa: E402  # after the skip
-from training import candidates  # noqa: E402
-from training.candidates import Asked, Bm25, Catalogue, Mix, terms, top  # noqa: E402
 from training.data import DataError, read  # noqa: E402
-from training.label_plan import read_mix  # noqa: E402
+from training.labels import candidates  # noqa: E402
+from training.labels.candidates import Asked, Bm25, Catalogue, Mix, terms, top  # noqa: E402
+from training.labels.plan import read_mix  # noqa: E402
 
 
 @pytest.fixture(scope="module")

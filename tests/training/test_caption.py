@@ -20,10 +20,11 @@ from PIL import Image  # noqa: E402
 from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
 
 from pins.events import PinUpdated, decode  # noqa: E402
-from training import caption, caption_images  # noqa: E402
+from training import caption  # noqa: E402
 from training.caption import Captioner, PinImage, caption_all, read_pins  # noqa: E402
-from training.caption_images import ImageFault, Images, decoded, local_path, web_client  # noqa: E402
-from training.caption_journal import Journal  # noqa: E402
+from training.captions import images as caption_images  # noqa: E402
+from training.captions.images import ImageFault, Images, decoded, local_path, web_client  # noqa: E402
+from training.captions.journal import Journal  # noqa: E402
 from training.data import DataError  # noqa: E402
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[DEC]", "a", "red", "blue", "green", "chair", "dog", "house", "tree", "on", "by", "sea", "snow"]

@@ -27,12 +27,12 @@ from pins.text import render  # noqa: E402
 from tests.fakes import FakeEncoder, FakeIndex  # noqa: E402
 from tests.training.label_toys import CountingTeacher, encode, write_data  # noqa: E402
 from training import evaluate  # noqa: E402
-from training.agreement import agreement  # noqa: E402
-from training.answers import answer  # noqa: E402
 from training.data import DataError, read  # noqa: E402
 from training.evaluate import against, document, main  # noqa: E402
-from training.quality import measure, per_query, popularity_bands  # noqa: E402
-from training.scorers import Scored, VectorScorer, open_scorer  # noqa: E402
+from training.measures.agreement import agreement  # noqa: E402
+from training.measures.answers import answer  # noqa: E402
+from training.measures.quality import measure, per_query, popularity_bands  # noqa: E402
+from training.measures.scorers import Scored, VectorScorer, open_scorer  # noqa: E402
 
 HEAD = OrdinalHead(8.0, (1.0, 3.0, 5.0, 7.0))
 
@@ -133,7 +133,7 @@ def test_the_own_pin_is_left_out_of_the_second_part(data):
 
 
 def test_recall_is_the_mean_share_of_relevant_pins_among_the_first_of_all(data, monkeypatch):
-    monkeypatch.setattr("training.answers.FOUND_AMONG", 5)
+    monkeypatch.setattr("training.measures.answers.FOUND_AMONG", 5)
     pairs, shares = data.pairs("dev", {"en"}), []
     texts = [render(pin).text for pin in data.pins]
     for number in np.unique(pairs.query):
@@ -145,9 +145,9 @@ def test_recall_is_the_mean_share_of_relevant_pins_among_the_first_of_all(data, 
 
 
 def test_recall_does_not_depend_on_how_many_queries_are_searched_at_once(data, monkeypatch):
-    monkeypatch.setattr("training.answers.FOUND_AMONG", 5)
+    monkeypatch.setattr("training.measures.answers.FOUND_AMONG", 5)
     whole = body_of(student(), data)["languages"]
-    monkeypatch.setattr("training.answers.BLOCK", 200)
+    monkeypatch.setattr("training.measures.answers.BLOCK", 200)
     assert body_of(student(), data)["languages"] == whole
 
 
@@ -329,12 +329,20 @@ def test_answers_that_are_no_numbers_are_refused(data):
 # The command.
 
 
+class OneHead(CountingTeacher):
+    """As `training.teachers.teacher.Teacher`, which can be asked for one of its heads."""
+
+    def predict(self, queries, texts, progress=True, head=None):
+        assert head is None
+        return super().predict(queries, texts, progress)
+
+
 @pytest.fixture
 def teacher(tmp_path, monkeypatch):
     made = tmp_path / "teacher"
     made.mkdir()
     (made / "teacher.json").write_text(json.dumps({"teacher_id": "counting-1"}))
-    monkeypatch.setitem(sys.modules, "training.teacher", SimpleNamespace(open_teacher=lambda folder: CountingTeacher()))
+    monkeypatch.setitem(sys.modules, "training.teachers.teacher", SimpleNamespace(open_teacher=lambda folder: OneHead()))
     return made
 
 
@@ -387,7 +395,7 @@ def test_people_are_told_why_there_are_no_levels(folder, capsys):
 
 
 def test_an_index_that_lacks_judged_pins_is_measured_and_ends_with_an_error(folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(evaluate, "open_scorer", lambda model, langs, dimension=None: student())
+    monkeypatch.setattr(evaluate, "open_scorer", lambda *model, **how: student())
     pins = read(folder).pins[:10]
     rows = [{"pin_id": pin.pin_id, "model_id": "words-v1", "vector": encode([render(pin).text])[0].tolist()} for pin in pins]
     (tmp_path / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -427,7 +435,7 @@ def test_a_text_that_the_student_refuses_ends_without_a_traceback(folder, monkey
     def refuse(texts):
         raise Unembeddable("encoder_error", "words-v1 refused 3 texts")
 
-    monkeypatch.setattr(evaluate, "open_scorer", lambda model, langs, dimension=None: student(refuse))
+    monkeypatch.setattr(evaluate, "open_scorer", lambda *model, **how: student(refuse))
     with pytest.raises(DataError, match="words-v1 refused 3 texts"):
         main(["words", "--data", str(folder)])
 

@@ -26,8 +26,8 @@ from pins.manifest import Manifest  # noqa: E402
 from tests.training.export_toys import WIDTH, write_bert, write_data, write_static, write_turned  # noqa: E402
 from training.data import DataError  # noqa: E402
 from training.export import PROMISES, export, main  # noqa: E402
-from training.export_checks import Promise  # noqa: E402
-from training.golden import TEXTS  # noqa: E402
+from training.exports.checks import Promise  # noqa: E402
+from training.exports.golden import TEXTS  # noqa: E402
 from training.source import open_reference, resolve  # noqa: E402
 
 LEAST = {"fp32": 0.9999, "int8-weights": 0.998, "int8": 0.95}

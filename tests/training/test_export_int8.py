@@ -17,11 +17,11 @@ from onnx import numpy_helper  # noqa: E402
 from pins.metrics import Interval  # noqa: E402
 from tests.training.export_toys import write_data  # noqa: E402
 from training.data import DataError, read  # noqa: E402
-from training.export_checks import Compared, Promise, calibration_texts, compare, overlap  # noqa: E402
-from training.int8 import dequantise_blocks, quantise_blocks, quantise_graph  # noqa: E402
-from training.int8_choice import most_that_hold  # noqa: E402
-from training.int8_compute import int8_rows, int8_tables, integer_products, linears, weights_of  # noqa: E402
-from training.int8_ranges import SAMPLE, Seen, fit_range, observe, quantise_columns  # noqa: E402
+from training.exports.checks import Compared, Promise, calibration_texts, compare, overlap  # noqa: E402
+from training.exports.int8 import dequantise_blocks, quantise_blocks, quantise_graph  # noqa: E402
+from training.exports.int8_choice import most_that_hold  # noqa: E402
+from training.exports.int8_compute import int8_rows, int8_tables, integer_products, linears, weights_of  # noqa: E402
+from training.exports.int8_ranges import SAMPLE, Seen, fit_range, observe, quantise_columns  # noqa: E402
 
 VOCABULARY, WIDTH = 200, 32
 GRAPH = """

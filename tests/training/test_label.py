@@ -19,12 +19,12 @@ pytest.importorskip("Stemmer", reason=REASON)
 from pins.text import render  # noqa: E402  # after the skip
 from tests.training.label_toys import CountingTeacher, catalogue, job, write_data, write_log, write_sources  # noqa: E402
 from training import label as command  # noqa: E402
-from training.candidates import Mix  # noqa: E402
 from training.data import DataError, read  # noqa: E402
 from training.label import label, read_labels  # noqa: E402
-from training.label_plan import Settings  # noqa: E402
-from training.label_queries import Wanted, normalised  # noqa: E402
-from training.label_shards import SCHEMA  # noqa: E402
+from training.labels.candidates import Mix  # noqa: E402
+from training.labels.plan import Settings  # noqa: E402
+from training.labels.queries import Wanted, normalised  # noqa: E402
+from training.labels.shards import SCHEMA  # noqa: E402
 
 CHUNK = Settings(per_query=8, shard_queries=16)
 THROUGH = Settings(per_query=8, shard_queries=16, wanted=Wanted(through_english=True))
@@ -137,9 +137,9 @@ import sys
 from pathlib import Path
 import pyarrow.parquet as pq
 from tests.training.label_toys import CountingTeacher, job
-from training import label_shards
+from training.labels import shards as label_shards
 from training.label import label
-from training.label_plan import Settings
+from training.labels.plan import Settings
 
 where, data, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 write, calls = pq.write_table, []
@@ -273,12 +273,12 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(folder, finished, t
             raise OSError(28, "No space left on device")
         write(table, path, **how)
 
-    monkeypatch.setattr("training.label_shards.pq.write_table", full)
+    monkeypatch.setattr("training.labels.shards.pq.write_table", full)
     with pytest.raises(DataError, match=r"no space is left for .*finished shards are whole: free some space"):
         label(job(folder, CHUNK), CountingTeacher(), out)
     assert sorted(contents(out)) == ["labels-00000.parquet", "labels-00001.parquet", "labels.json"]
     assert len(read_labels(out, unfinished=True)) == 2 * 16 * 8
-    monkeypatch.setattr("training.label_shards.pq.write_table", write)
+    monkeypatch.setattr("training.labels.shards.pq.write_table", write)
     label(job(folder, CHUNK), CountingTeacher(), out)
     assert contents(out) == contents(finished)
 
@@ -290,7 +290,7 @@ def test_a_full_disk_at_labels_json_is_told(folder, tmp_path, monkeypatch):
         path.with_name(f".{path.name}.new").write_text("{")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("training.label_shards.write_json", full)
+    monkeypatch.setattr("training.labels.shards.write_json", full)
     with pytest.raises(DataError, match="no space is left"):
         label(job(folder, CHUNK), CountingTeacher(), out)
     assert not contents(out)
@@ -383,9 +383,9 @@ def test_labels_of_another_teacher_or_for_other_data_are_refused(finished, tmp_p
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # onnxruntime's import
 def test_the_command(folder, tmp_path, monkeypatch, capsys):
     """With the student that ships as the index; the teacher's module is a stand-in."""
-    module = ModuleType("training.teacher")
+    module = ModuleType("training.teachers.teacher")
     module.open_teacher = lambda place: CountingTeacher()
-    monkeypatch.setitem(sys.modules, "training.teacher", module)
+    monkeypatch.setitem(sys.modules, "training.teachers.teacher", module)
     log = write_log(tmp_path / "log.parquet", [{"text": "a red day", "lang": "en", "source": "wiki"}, {"text": "closed", "lang": "en", "source": "papers"}])
     sources = write_sources(tmp_path / "sources.json")
     words = ["label", "--teacher", "t", "--data", str(folder), "--log", str(log), "--out", str(tmp_path / "out"), "--per-query", "8", "--limit", "200"]

@@ -11,9 +11,9 @@ pytest.importorskip("bm25s", reason=REASON)
 pytest.importorskip("Stemmer", reason=REASON)
 
 from tests.training.label_toys import PINS, SOURCES, write_data, write_log, write_sources  # noqa: E402  # after the skip
-from training.candidates import Asked  # noqa: E402
 from training.data import DataError, read  # noqa: E402
-from training.label_queries import LabelQuery, Wanted, choose, gather, licence_classes, normalised, popularity  # noqa: E402
+from training.labels.candidates import Asked  # noqa: E402
+from training.labels.queries import LabelQuery, Wanted, choose, gather, licence_classes, normalised, popularity  # noqa: E402
 
 CLASSES = {name: entry["cls"] for name, entry in SOURCES.items()}
 

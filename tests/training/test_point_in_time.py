@@ -16,9 +16,9 @@ from feast import FeatureStore  # noqa: E402
 
 from pins.features import VIEWS, PinFeatures  # noqa: E402
 from streams.features import FeastFeatures  # noqa: E402
-from training import point_in_time  # noqa: E402
 from training.data import DataError  # noqa: E402
-from training.point_in_time import DAY_US, Limits, Row, check_no_leak, join, open_repository, read_rows  # noqa: E402
+from training.history import point_in_time  # noqa: E402
+from training.history.point_in_time import DAY_US, Limits, Row, check_no_leak, join, open_repository, read_rows  # noqa: E402
 
 START = datetime(2024, 3, 1, 12, tzinfo=UTC)
 T = int(START.timestamp()) * 1_000_000

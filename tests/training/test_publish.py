@@ -15,10 +15,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 from embedder.artifact import open_artifact, read_manifest  # noqa: E402  after the skip
 from pins.manifest import Lineage  # noqa: E402
 from training.data import DataError  # noqa: E402
+from training.exports.model_card import card, write_card  # noqa: E402
+from training.exports.tracking import connect  # noqa: E402
 from training.folder import amend  # noqa: E402
-from training.model_card import card, write_card  # noqa: E402
 from training.publish import DEFAULT, REGISTRY, Verdict, check, lineage_tags, main, promote, publish, register, wins  # noqa: E402
-from training.tracking import connect  # noqa: E402
 
 SHIPPED = Path(__file__).parents[2] / "everpin" / "models" / "minilm-l6-v1"
 LINEAGE = Lineage({"teacher_id": "t1", "rows": 900}, {"cxc_pins": "d0"}, ("open", "sa"), {"student": 7}, {"layers": 6}, "a1b2c3d")

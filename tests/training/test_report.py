@@ -11,9 +11,9 @@ pytest.importorskip("bm25s", reason=REASON)
 pytest.importorskip("matplotlib", reason=REASON)
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of matplotlib's own imports
 
-from training import report_plots  # noqa: E402  # after the skip
 from training.data import DataError  # noqa: E402
-from training.report import main, page, write  # noqa: E402
+from training.measures import plots as report_plots  # noqa: E402  # after the skip
+from training.measures.report import main, page, write  # noqa: E402
 
 EMPTY = {"points": [{"labels": 1, "measures": {}}], "beside": [], "metric": "ndcg@20", "steps": [], "systems": {"student": {"model_id": "s"}}}
 """The outline of a curve and of an ablation, and nothing in it."""
@@ -188,6 +188,14 @@ def test_a_page_of_a_bare_evaluation_leaves_out_what_there_is_not(body):
     assert len(seen.of("svg")) == 1
     for part in ("Minus", "Head, torso, tail", "Most probable level", "Labels of", "More labels", "recall@100 by language"):
         assert part not in seen.text
+
+
+def test_accuracy_is_drawn_against_labels_where_it_was_measured(body, scaling):
+    for point in scaling["points"]:
+        point["measures"]["english accuracy"] = value(0.45 + point["labels"] / 1e6)
+    drawing = Page(page(body, scaling)).of("svg")[-1]["aria-label"]
+    assert drawing.startswith("five-level accuracy on dev against labels of the teacher. English: 1000 labels 0.451")
+    assert "mean other" not in drawing
 
 
 def test_an_ablation_is_drawn_for_each_system_and_says_what_is_generated(body, ablation):

@@ -16,10 +16,10 @@ from tests.training.label_toys import CountingTeacher, job, write_data  # noqa: 
 from training import scaling  # noqa: E402
 from training.data import DataError, read  # noqa: E402
 from training.label import label, read_labels  # noqa: E402
-from training.label_plan import Settings  # noqa: E402
-from training.quality import Figure  # noqa: E402
+from training.labels.plan import Settings  # noqa: E402
+from training.measures.quality import Figure  # noqa: E402
+from training.measures.scorers import Scored  # noqa: E402
 from training.scaling import curve, first_labels, measure_name, on_dev  # noqa: E402
-from training.scorers import Scored  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # matplotlib's own imports
 
@@ -162,19 +162,19 @@ def test_the_page_of_an_evaluation_can_draw_the_report():
         return {"mean": mean, "low": mean - 0.01, "high": mean + 0.01}
 
     points = [{"labels": 10**place, "measures": {name: value(0.8 + place / 100) for name in ("english", "others")}} for place in range(2, 6)]
-    from training.report import _scaling
+    from training.measures.report import _scaling
 
     assert {measure_name("en", "ndcg@20"), measure_name("mean_other", "ndcg@20")} == {"english", "others"}
     drawn = _scaling({"points": points, "beside": {"base": {"english": value(0.92)}}})
-    assert all(label in drawn for label in ("English", "other languages", "base"))
+    assert all(label in drawn for label in ("English", "mean other", "base"))
 
 
 def test_a_student_that_learns_nothing_from_labels_is_refused(folder, labelled, tmp_path, monkeypatch, trained):
     config = tmp_path / "static.toml"
-    config.write_text('model_id = "table"\nkind = "static"\n')
+    config.write_text('model_id = "table"\nkind = "static"\nrelevance = "none"\n')
     words = ["scaling", "--labels", str(labelled), "--data", str(folder), "--config", str(config), "--out", "o.json", "--work", "w"]
     monkeypatch.setattr(sys, "argv", [*words, "--points", "100,200,400,1100"])
-    with pytest.raises(DataError, match=r"kind 'static' .* learns nothing from labels"):
+    with pytest.raises(DataError, match=r"relevance 'none' learns nothing from labels"):
         scaling.main()
 
 

@@ -22,8 +22,8 @@ from tests.fakes import FakeIndex  # noqa: E402
 from tests.training.label_toys import CountingTeacher, encode  # noqa: E402
 from tests.training.tiny_students import HEAD, WIDTH, letter_tokenizer, write_student  # noqa: E402
 from training.data import DataError, Pairs  # noqa: E402
-from training.live_index import open_index  # noqa: E402
-from training.scorers import Retriever, VectorScorer, open_scorer  # noqa: E402
+from training.measures.live_index import open_index  # noqa: E402
+from training.measures.scorers import Retriever, VectorScorer, open_scorer  # noqa: E402
 from training.source import Reference, resolve  # noqa: E402
 
 MINILM = Path(__file__).parents[2] / "everpin/models/minilm-l6-v1"
@@ -50,6 +50,14 @@ class Counting:
         return encode(texts)
 
 
+class OneHead(CountingTeacher):
+    """As `training.teachers.teacher.Teacher`, which can be asked for one of its heads."""
+
+    def predict(self, queries, texts, progress=True, head=None):
+        assert head is None
+        return super().predict(queries, texts, progress)
+
+
 def student(dimension=None, head=None, encoder=None):
     return VectorScorer("words-v1", encoder or Counting(), head, {}, dimension)
 
@@ -72,7 +80,7 @@ def test_each_distinct_text_is_embedded_once_in_all_calls():
 
 def test_pairs_beyond_what_is_gathered_at_once_score_the_same(monkeypatch):
     whole = student().score(QUERIES, TEXTS, pairs()).scores
-    monkeypatch.setattr("training.scorers.GATHERED", 4)
+    monkeypatch.setattr("training.measures.scorers.GATHERED", 4)
     assert student().score(QUERIES, TEXTS, pairs()).scores == pytest.approx(whole)
 
 
@@ -157,14 +165,29 @@ def test_a_published_student_is_asked_through_its_own_encoder():
 
 def test_a_teachers_score_is_its_expected_level(tmp_path, monkeypatch):
     (tmp_path / "teacher.json").write_text(json.dumps({"teacher_id": "counting-1", "base": "none"}))
-    teacher = CountingTeacher()
-    monkeypatch.setitem(sys.modules, "training.teacher", SimpleNamespace(open_teacher=lambda folder: teacher))
+    teacher = OneHead()
+    monkeypatch.setitem(sys.modules, "training.teachers.teacher", SimpleNamespace(open_teacher=lambda folder: teacher))
     made = open_scorer(tmp_path)
     scored = made.score(QUERIES, TEXTS, pairs())
     assert teacher.asked[0] == (QUERIES[0], TEXTS[0])
     assert scored.scores == pytest.approx(scored.levels @ [1, 2, 3, 4, 5])
     assert (made.model_id, made.lineage["base"]) == ("counting-1", "none")
     assert not isinstance(made, Retriever)
+
+
+def test_a_teacher_answers_with_the_head_of_the_data_set_and_else_with_its_main_one(tmp_path):
+    from tests.training.teacher_toys import bert, cross_encoder
+    from training.teachers.teacher import PairFeatures, build, save_teacher
+
+    config = cross_encoder(bert(tmp_path / "base"), heads={"cxc_pins": 5, "commons": 3})
+    save_teacher(tmp_path / "teacher", build(config, PairFeatures(None, None)), {})
+    for dataset, levels in ((None, 5), ("elsewhere", 5), ("commons", 3)):
+        made = open_scorer(tmp_path / "teacher", dataset=dataset)
+        scored = made.score(["red cat", "blue dog"], ["red cat. runs", "a boat"], pairs([(0, 0), (0, 1), (1, 1)], ["en", "en"]))
+        assert scored.levels.shape == (3, levels)
+        assert scored.levels.sum(axis=1) == pytest.approx(1)
+        assert scored.scores == pytest.approx(scored.levels @ np.arange(1, levels + 1))
+        assert made.model_id.startswith("toy-")
 
 
 def test_what_is_no_model_is_refused_with_what_would_be_one(tmp_path):

@@ -19,13 +19,14 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertModel, BertTokenizerFast  # noqa: E402
 
 from pins.relevance import OrdinalHead  # noqa: E402
+from pins.text import render  # noqa: E402
 from training.corpora import read_parallel, same_picture  # noqa: E402
 from training.data import DataError, read  # noqa: E402
-from training.distill import Aligned, ByLength, Relevant, Schedule, learn  # noqa: E402
-from training.student_config import Corpus, StudentConfig, load  # noqa: E402
-from training.student_model import principal_axes, static_student  # noqa: E402
-from training.train_student import human_candidates, train  # noqa: E402
-from training.vocabulary import SPECIAL, Vocabulary, initial_embeddings  # noqa: E402
+from training.students.config import Corpus, StudentConfig, load  # noqa: E402
+from training.students.distill import Aligned, ByLength, Relevant, Schedule, learn  # noqa: E402
+from training.students.model import principal_axes, static_student  # noqa: E402
+from training.students.vocabulary import SPECIAL, Vocabulary, _learnt, initial_embeddings  # noqa: E402
+from training.train_student import gather, human_candidates, made_targets, train  # noqa: E402
 
 THINGS = {"dog": "hund", "cat": "katze", "tree": "baum", "house": "haus", "boat": "boot", "bird": "vogel", "fish": "fisch", "street": "strasse"}
 PLACES = {"garden": "garten", "water": "wasser", "city": "stadt", "field": "feld", "night": "nacht", "snow": "schnee"}
@@ -141,6 +142,41 @@ def test_a_static_student_is_a_table(config, home, tmp_path):
     assert _cosine(student, "hund", "dog") > _cosine(student, "hund", "snow")
 
 
+def test_labels_move_a_static_student_too(config, home, tmp_path):
+    made = {}
+    for relevance in ("none", "both"):
+        recipe = replace(config, kind="static", model_id=f"static-{relevance}", relevance=relevance, align=Schedule(60, batch=32, learning_rate=0.01))
+        folder = train(recipe, home, home / "graded", tmp_path / relevance, tmp_path / "work", None, 7)
+        student = SentenceTransformer(str(folder), device="cpu")
+        made[relevance] = _cosine(student, "dog in the garden", "a dog in the garden. the garden, a dog")
+    assert made["both"] != pytest.approx(made["none"], abs=1e-3)
+
+
+def test_a_pin_lies_between_its_whole_text_and_its_fields(config, home, tmp_path):
+    material = gather(config, home, read(home / "graded"), 7)
+    plain, half, fields = (made_targets(replace(config, fields=share), material, tmp_path) for share in (0.0, 0.5, 1.0))
+    text = render(material.data.pins[0]).text
+    parts = text.split(". ")
+    assert len(parts) == 2
+    kept = {"plain": plain, "half": half, "fields": fields}
+    at = {name: targets.vectors[targets.rows([text])[0]].astype(np.float32) for name, targets in kept.items()}
+    base = SentenceTransformer(config.base, device="cpu").encode(parts, normalize_embeddings=True) @ plain.axes
+    centroid = base.mean(axis=0)
+    np.testing.assert_allclose(at["fields"], centroid / np.linalg.norm(centroid), atol=2e-3)
+    between = at["plain"] + at["fields"]
+    np.testing.assert_allclose(at["half"], between / np.linalg.norm(between), atol=2e-3)
+    others = sorted(set(material.anchors) - {render(pin).text for pin in material.data.pins})
+    assert others
+    np.testing.assert_array_equal(plain.vectors[plain.rows(others)], fields.vectors[fields.rows(others)])
+
+
+def test_the_same_texts_give_the_same_tokens():
+    """The trainer below breaks ties by chance: 400 texts of words that are all equally frequent."""
+    words = ["hund", "katze", "garten", "schnee", "baum", "haus", "ein", "im", "am", "meer"]
+    texts = [" ".join(np.random.default_rng(number).choice(words, 5)) for number in range(400)]
+    assert len({tuple(_learnt(texts, 200)) for _ in range(4)}) == 1
+
+
 def test_research_text_and_left_out_languages_are_not_read(home, config):
     pairs = read_parallel(home, config.taught)
     assert "geheim" not in pairs.texts
@@ -233,6 +269,7 @@ def test_a_loss_that_is_no_number_ends_the_run(trained, home, tmp_path):
         ('model_id = "x"\nkind = "magic"', "use transformer or static"),
         ('model_id = "x"\nleft_out = ["xx"]', "are not among languages"),
         ('model_id = "x"\nrelevance = "hinge"', "use none, kl"),
+        ('model_id = "x"\nfields = 1.5', "fields is 1.5; it is a share"),
         ('model_id = "x"\n[corpus]\nclasses = ["stolen"]', "unknown licence classes"),
         ("model_id = ", "cannot be read"),
     ],

@@ -7,7 +7,7 @@ import pytest
 REASON = "needs the training extra: make training"
 pytest.importorskip("pyarrow", reason=REASON)
 
-from training.teacher_config import Base, TeacherError, read_config  # noqa: E402  # after the skip
+from training.teachers.config import Base, TeacherError, read_config  # noqa: E402  # after the skip
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 SMALL = 'name = "toy"\nkind = "features"\nheads = { cxc_pins = 5 }\n[features]\nencoder = "e"\nnames = ["cosine"]\n'

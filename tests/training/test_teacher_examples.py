@@ -12,9 +12,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 from tests.training.teacher_toys import recipe, write_data  # noqa: E402  # after the skip
 from training.data import DataError, read  # noqa: E402
-from training.teacher_config import Loss  # noqa: E402
-from training.teacher_examples import Examples, held_out, held_out_examples, own_pins, plan, positions, soft_targets, training_examples  # noqa: E402
-from training.teacher_losses import expected, level_loss, list_loss, loss, pair_loss  # noqa: E402
+from training.teachers.config import Loss  # noqa: E402
+from training.teachers.examples import Examples, held_out, held_out_examples, own_pins, plan, positions, soft_targets, training_examples  # noqa: E402
+from training.teachers.losses import expected, level_loss, list_loss, loss, pair_loss  # noqa: E402
 
 
 @pytest.mark.parametrize(

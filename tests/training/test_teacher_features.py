@@ -12,8 +12,8 @@ pytest.importorskip("Stemmer", reason=REASON)
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 from tests.training.teacher_toys import bert  # noqa: E402  # after the skip
-from training.teacher_config import FEATURES  # noqa: E402
-from training.teacher_features import Encoder, Lexicon, MatchFeatures, sentences, terms  # noqa: E402
+from training.teachers.config import FEATURES  # noqa: E402
+from training.teachers.features import Encoder, Lexicon, MatchFeatures, sentences, terms  # noqa: E402
 
 TEXTS = ["red cats run. a blue dog", "a red house", "green birds fly. an old tree. a car"]
 
@@ -108,7 +108,7 @@ def test_a_text_is_encoded_once(encoder, monkeypatch):
 
 
 def test_kept_vectors_are_bounded(encoder, monkeypatch):
-    monkeypatch.setattr("training.teacher_features.CACHED", 2)
+    monkeypatch.setattr("training.teachers.features.CACHED", 2)
     wide = encoder.vectors(["red", "blue", "green", "old"])
     assert len(encoder._kept) == 2
     assert encoder.vectors(["red", "blue", "green", "old"]) == pytest.approx(wide, abs=1e-5)
@@ -118,7 +118,7 @@ def test_more_pairs_than_fit_at_once(encoder, monkeypatch):
     match = MatchFeatures(FEATURES, encoder, Lexicon.fit(TEXTS))
     queries, texts = ["red cat", "old tree", "blue dog"], ["red dog. old cat", "blue tree", "cat. dog. bird"]
     whole = match.matrix(queries, texts)
-    monkeypatch.setattr("training.teacher_features.CHUNK", 2)
+    monkeypatch.setattr("training.teachers.features.CHUNK", 2)
     assert match.matrix(queries, texts) == pytest.approx(whole, abs=1e-6)
 
 

@@ -13,9 +13,9 @@ pytest.importorskip("sentence_transformers", reason=REASON)
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 from tests.training.teacher_toys import ARCHITECTURES, LORA, bert, cross_encoder, llama, recipe  # noqa: E402  # after the skip
-from training.teacher import PairFeatures, Teacher, build, open_teacher, save_teacher  # noqa: E402
-from training.teacher_config import Base, Head, TeacherError  # noqa: E402
-from training.teacher_model import LevelHead, TeacherModel, load_base, load_tokenizer, pool, quantisation  # noqa: E402
+from training.teachers.config import Base, Head, TeacherError  # noqa: E402
+from training.teachers.model import LevelHead, TeacherModel, load_base, load_tokenizer, pool, quantisation  # noqa: E402
+from training.teachers.teacher import PairFeatures, Teacher, build, open_teacher, save_teacher  # noqa: E402
 
 QUERIES = ["red cat", "old house near street", "boat", "blue bird", ""]
 TEXTS = ["red cat sleeps. small house", "new car. street", "old boat under tree. green beach. dog runs", "bird", "tree"]

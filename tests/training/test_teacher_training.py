@@ -19,11 +19,11 @@ from safetensors.torch import load_file  # noqa: E402  # after the skip
 
 from tests.training.teacher_toys import LORA, bert, cross_encoder, llama, recipe, write_data  # noqa: E402
 from training.data import DataError, read  # noqa: E402
-from training.teacher import open_teacher  # noqa: E402
-from training.teacher_checkpoint import Checkpoints  # noqa: E402
-from training.teacher_config import Loss, TeacherError  # noqa: E402
-from training.teacher_examples import held_out, held_out_examples  # noqa: E402
-from training.teacher_loop import rate  # noqa: E402
+from training.teachers.checkpoint import Checkpoints  # noqa: E402
+from training.teachers.config import Loss, TeacherError  # noqa: E402
+from training.teachers.examples import held_out, held_out_examples  # noqa: E402
+from training.teachers.loop import rate  # noqa: E402
+from training.teachers.teacher import open_teacher  # noqa: E402
 from training.train_teacher import main, train  # noqa: E402
 
 
@@ -170,7 +170,7 @@ def test_a_checkpoint_of_another_run_is_refused(change, message, home, data, lig
 
 
 def test_nan_stops_training_and_keeps_the_last_checkpoint(home, data, base, monkeypatch):
-    from training import teacher_loop
+    from training.teachers import loop as teacher_loop
 
     out, plain, seen = home / "nan", teacher_loop.loss, []
 
@@ -178,7 +178,7 @@ def test_nan_stops_training_and_keeps_the_last_checkpoint(home, data, base, monk
         seen.append(1)
         return plain(logits, *rest) * (float("nan") if len(seen) > 3 else 1.0)
 
-    monkeypatch.setattr("training.teacher_loop.loss", broken)
+    monkeypatch.setattr("training.teachers.loop.loss", broken)
     with pytest.raises(TeacherError, match=r"loss nan .* at update 4: training went off; the checkpoint .*checkpoint-0000002 from before is kept\. Lower"):
         train(cross_encoder(base), data, out)
     kept = load_file(out / "checkpoint-0000002" / "model.safetensors")
@@ -219,7 +219,7 @@ def test_a_full_disk_at_the_best_teacher(home, data, light, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("training.teacher_loop.save_teacher", full)
+    monkeypatch.setattr("training.teachers.loop.save_teacher", full)
     with pytest.raises(TeacherError, match=r"the best teacher so far .* could not be written .*No space left"):
         train(light, data, home / "full-best")
 

@@ -8,7 +8,7 @@ pytest.importorskip("mlflow", reason="needs the training extra: make training")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")  # of MLflow's own modules
 
 from training.data import DataError  # noqa: E402  after the skip
-from training.tracking import connect, flattened, local, spelt, tracked  # noqa: E402
+from training.exports.tracking import connect, flattened, local, spelt, tracked  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,15 @@ def record(pin: PinFeatures, **changes: Any) -> IndexedPin:
     text = render(pin)
     now = fingerprint(text.text)
     made: dict[str, Any] = {
-        "v": T0, "dead": False, "embedded": bool(text), "model_id": "fake-v1", "text": text.text,
-        "fingerprint": now, "seen": now, "fields": surface_fields(pin, text), "reason": "new", "as_of": pin.as_of,
+        "v": T0,
+        "dead": False,
+        "embedded": bool(text),
+        "model_id": "fake-v1",
+        "text": text.text,
+        "fingerprint": now,
+        "seen": now,
+        "fields": surface_fields(pin, text),
+        "reason": "new",
+        "as_of": pin.as_of,
     }
     return IndexedPin(pin.pin_id, **made | changes)

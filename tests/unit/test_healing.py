@@ -67,8 +67,17 @@ def test_every_kind_is_found() -> None:
     house.index.points["?"] = replace(house.record("p9"), pin_id=""), house.vector("p9")
     kinds, tally = found(stores, vectors=100)
     assert kinds == {
-        "p0": "missing", "p1": "wrong_model", "p2": "damaged", "p3": "stale_fields", "p4": "damaged", "p5": "refused", "p6": "wrong_template",
-        "p7": "stale_text", "p8": "dead_but_served", "ghost": "orphan", "p10": "wrong_vector",
+        "p0": "missing",
+        "p1": "wrong_model",
+        "p2": "damaged",
+        "p3": "stale_fields",
+        "p4": "damaged",
+        "p5": "refused",
+        "p6": "wrong_template",
+        "p7": "stale_text",
+        "p8": "dead_but_served",
+        "ghost": "orphan",
+        "p10": "wrong_vector",
     }
     assert tally.nameless == 1
     assert tally.kinds["damaged"] == 2

@@ -86,8 +86,12 @@ DAMAGE: list[Callable[[IndexedPin], IndexedPin]] = [
 WORDS = st.lists(st.sampled_from(["red", "RED", "chair", "sea"]), max_size=3).map(" ".join)
 
 
-@given(st.lists(st.one_of(WORDS.map(lambda w: caption("p", w)), WORDS.map(lambda w: content("p", title=w)), st.just(PinDeleted("p", T0))), min_size=1),
-       st.sampled_from(DAMAGE), st.booleans(), st.booleans())
+@given(
+    st.lists(st.one_of(WORDS.map(lambda w: caption("p", w)), WORDS.map(lambda w: content("p", title=w)), st.just(PinDeleted("p", T0))), min_size=1),
+    st.sampled_from(DAMAGE),
+    st.booleans(),
+    st.booleans(),
+)
 def test_compare_and_the_worker_agree(events: list[PinUpdated | PinDeleted], damage: Callable[[IndexedPin], IndexedPin], lost: bool, vanished: bool) -> None:
     """After the worker there is no difference; after any damage, one refresh of the kind found leaves none."""
     house = House(0.3)

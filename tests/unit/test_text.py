@@ -31,8 +31,7 @@ PLAIN_FULL = replace(FULL, title="Red chair", description="A chair for the sea s
 
 def test_a_pin_is_rendered_one_sentence_per_field_in_a_fixed_order() -> None:
     assert render(FULL).text == (
-        "Red chair. a red wooden chair on a beach. Beach house, Chairs. beach chair, red chair. The chair shop. "
-        "A chair for the sea side. Chairs, made to last"
+        "Red chair. a red wooden chair on a beach. Beach house, Chairs. beach chair, red chair. The chair shop. A chair for the sea side. Chairs, made to last"
     )
     assert render(FULL).boards == ("Beach house", "Chairs")
 

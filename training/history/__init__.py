@@ -1,0 +1,1 @@
+"""Training rows as of their time, with what Feast knew then."""
