@@ -240,7 +240,9 @@ def fit(config: StudentConfig, material: Material, candidates: Candidates | None
         losses["relevance"] = Relevant(
             student, pins, candidates.pins[again], candidates.levels[again], config.relevance, PROVISIONAL_HEAD, config.negatives, config.temperature
         )  # type: ignore[arg-type]  # `none` comes without candidates
-    learn(student, texts, losses, config.align, work / f"run-{config.model_id}", seed)
+    seen = (candidates.texts, sha256(candidates.pins.tobytes() + candidates.levels.tobytes()).hexdigest()) if candidates else ()
+    run = work / f"run-{config.model_id}-{_key(config.as_json(), texts, seen, seed)}"  # a checkpoint of other inputs is none of this run's
+    learn(student, texts, losses, config.align, run, seed)
     return student
 
 
@@ -315,10 +317,13 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, metavar="DIR", help="a teacher's labels (training.label); people's grades where not given")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the student's folder")
     parser.add_argument("--work", type=Path, metavar="DIR", help="keeps vocabularies, targets and checkpoints (default: OUT.work)")
-    parser.add_argument("--steps", type=int, help="optimiser steps of the transformer instead of the configuration's")
+    parser.add_argument("--steps", type=int, help="optimiser steps of [align] instead of the configuration's")
+    parser.add_argument(
+        "--relevance", choices=("none", "kl", "margin_mse", "both"), help="loss on the labels instead of the configuration's, to compare them"
+    )
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
-    config = load(args.config)
+    config = load(args.config, **({"relevance": args.relevance} if args.relevance else {}))
     if args.steps:
         config = replace(config, align=replace(config.align, steps=args.steps))
     work = args.work or args.out.with_name(args.out.name + ".work")

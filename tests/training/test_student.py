@@ -136,6 +136,15 @@ def test_a_second_run_gives_the_same_student(trained, config, home, tmp_path):
     np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-4)
 
 
+def test_a_checkpoint_of_another_recipe_is_none_of_this_runs(trained, config, home, tmp_path):
+    recipe = replace(config, align=Schedule(30, batch=16, learning_rate=5e-3))
+    after, alone = (
+        train(recipe, home, home / "graded", tmp_path / name, work, None, 7) for name, work in (("after", trained[1]), ("alone", tmp_path / "work"))
+    )
+    vectors = [SentenceTransformer(str(folder), device="cpu").encode(["ein hund im garten ."]) for folder in (after, alone)]
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-4)
+
+
 def test_a_static_student_is_a_table(config, home, tmp_path):
     folder = train(replace(config, kind="static", model_id="toy-static"), home, home / "graded", tmp_path / "student", tmp_path / "work", None, 7)
     student = SentenceTransformer(str(folder), device="cpu")
