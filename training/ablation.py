@@ -281,7 +281,7 @@ def _line(step: Mapping[str, Any]) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m training.ablation",
-        description="Add the fields of the pin's text one by one and measure a student, and a teacher, after each; 95 %% intervals by query group.",
+        description="Add the fields of the pin's text one by one and measure a student, and a teacher, after each; 95 % intervals by query group.",
         epilog="The JSON and the plot are written after every step; training.evaluate shows them in its report.",
     )
     parser.add_argument("--student", type=Path, required=True, metavar="DIR", help="model folder of a student, published or torch")

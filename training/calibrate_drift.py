@@ -117,7 +117,7 @@ def main() -> None:
         prog="python -m training.calibrate_drift",
         description="Fit the predictor of cosmetic edits for a student, choose its threshold, and write drift.npz and the bound into the model folder.",
         epilog=f"The promise: of the edits that keep their vector, at most {RISK:.0%} would have moved it by more than cosine distance {BOUND} "
-        "(upper 95 %% limit). Colour changes and negations count as broken promises however little the vector moves. "
+        "(upper 95 % limit). Colour changes and negations count as broken promises however little the vector moves. "
         "About ten minutes on two cores with the default numbers; --max-pins 1500 --edits 6 gives a rough answer in two.",
     )
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="model folder made by training.export; it is rewritten as a whole")

@@ -106,7 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m training.calibrate_levels",
         description="Fit a student's ordinal head (cosine -> five relevance levels) on English train queries and write it into its manifest.",
-        epilog="Reports five-level accuracy, log loss and mean absolute error on dev queries, with 95 %% intervals by query group.",
+        epilog="Reports five-level accuracy, log loss and mean absolute error on dev queries, with 95 % intervals by query group.",
     )
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="model folder made by training.export; its manifest is rewritten")
     parser.add_argument("--pins", type=Path, required=True, metavar="DIR", help="folder with items, queries and judgements as parquet (cxc_pins)")

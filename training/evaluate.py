@@ -149,7 +149,7 @@ def parser() -> argparse.ArgumentParser:
     """Command line."""
     made = argparse.ArgumentParser(
         prog="python -m training.evaluate",
-        description="Measure how well a system ranks and grades the judged pairs of a data folder, per language, with 95 %% intervals by query group. "
+        description="Measure how well a system ranks and grades the judged pairs of a data folder, per language, with 95 % intervals by query group. "
         "MODEL is a published student (manifest.json), a torch student, a teacher (teacher.json; it answers with the head of the folder's name, if it has "
         "one), or bm25.",
         epilog="--json prints the shape of `everpin evaluate --json` and more. For the live index: everpin export FILE --vectors, then --vectors FILE "

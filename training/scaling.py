@@ -185,7 +185,7 @@ def _numbers(words: str) -> list[int]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training.scaling",
-        description="Train the same student on growing numbers of labels, measure each on the dev split, and draw the curve with 95 %% intervals.",
+        description="Train the same student on growing numbers of labels, measure each on the dev split, and draw the curve with 95 % intervals.",
         epilog="The report is written after every point; given again, the command keeps the students that are in --work.",
     )
     parser.add_argument("--labels", type=Path, required=True, metavar="DIR", help="labels made by python -m training.label")
