@@ -38,6 +38,11 @@ for size in 256 128 64; do
   [ -f "$out/reports/l6-$size/evaluation.json" ] || python -m training.evaluate "$out/l6" --data "$data/cxc_pins" --dimension "$size" --report "$out/reports/l6-$size"
 done
 
+# The bi-encoder plus match features: the network of the teacher, on the student's own vectors and all languages.
+sed "s|^encoder = .*|encoder = \"$out/l6\"|; s|^name = .*|name = \"match-features\"|; s|^languages = .*|languages = []|" $recipes/teacher-features.toml > "$work/match.toml"
+python -m training.train_teacher --config "$work/match.toml" --data "$data" --out "$out/match"
+python -m training.scoring "$out/l6" --data "$data/cxc_pins" --match "$out/match" --out "$out/reports/scoring.json"
+
 python -m training.scaling --labels "$out/labels" --data "$data/cxc_pins" --config $recipes/student-static.toml --points 1000,8000,64000,448000 \
   --beside "$out/teacher" everpin/models/minilm-l6-v1 --out "$out/reports/scaling.json" --work "$work/scaling"
 
