@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pins.errors import ArtifactError
 
-SHIPPED_MODEL = Path(__file__).parent / "models" / "minilm-l6-v1"
+SHIPPED_MODEL = Path(__file__).parent / "models" / "everpin-l6-v1"
 
 
 class Settings(BaseSettings):

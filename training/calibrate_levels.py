@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from embedder.artifact import read_manifest
 from pins.manifest import Manifest
 from pins.relevance import OrdinalHead
 from pins.text import render
@@ -85,7 +86,8 @@ def calibrate(model: Path, pins_folder: Path, report: Path) -> Manifest:
     """Fit, judge, write the head into the manifest and the figures into the report."""
     student = open_student(model)
     data = read(pins_folder)
-    train, dev = data.pairs("train", {"en"}), data.pairs("dev", {"en"})
+    spoken = {*read_manifest(model).languages, "en"} & {query.lang for query in data.queries}
+    train, dev = data.pairs("train", spoken), data.pairs("dev", {"en"})
     pin_vectors = embed(student, [render(pin).text for pin in data.pins], "pins")
     query_vectors = embed(student, [query.text for query in data.queries], "queries")
 
@@ -95,7 +97,9 @@ def calibrate(model: Path, pins_folder: Path, report: Path) -> Manifest:
     head = fit_head(cosines(train), train.grade)
     others = dev.where(~dev.own)
     figures = {"dev": judge(head, cosines(dev), dev), "dev_without_own_pin": judge(head, cosines(others), others)}
-    body = {"model_id": student.model_id, "train_pairs": len(train), "scale": head.scale, "thresholds": head.thresholds, **figures}
+    if foreign := spoken - {"en"}:
+        figures["dev_other_languages"] = judge(head, cosines(pairs := data.pairs("dev", foreign)), pairs)
+    body = {"model_id": student.model_id, "train_pairs": len(train), "languages": sorted(spoken), "scale": head.scale, "thresholds": head.thresholds, **figures}
     write_json(report, body)
     metrics = {f"levels_dev_{name}": figures["dev"][name][0] for name in ("accuracy", "within_one", "log_loss", "mean_absolute_error")}
     return amend(model, lambda _: None, lambda old: replace(old, ordinal_head=head, metrics={**old.metrics, **metrics}))
@@ -105,8 +109,8 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
         prog="python -m training.calibrate_levels",
-        description="Fit a student's ordinal head (cosine -> five relevance levels) on English train queries and write it into its manifest.",
-        epilog="Reports five-level accuracy, log loss and mean absolute error on dev queries, with 95 % intervals by query group.",
+        description="Fit a student's ordinal head (cosine -> five relevance levels) on the train queries of its languages and write it into its manifest.",
+        epilog="Reports five-level accuracy, log loss and mean absolute error on dev queries, English ones and others, with 95 % intervals by group.",
     )
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="model folder made by training.export; its manifest is rewritten")
     parser.add_argument("--pins", type=Path, required=True, metavar="DIR", help="folder with items, queries and judgements as parquet (cxc_pins)")

@@ -26,7 +26,7 @@ from training.labels.shards import LabelledQuery, Labels, LabelWriter, alone, re
 
 __all__ = ["Labels", "Teacher", "Throughput", "label", "main", "read_labels"]
 
-SHIPPED = Path(__file__).parents[1] / "everpin" / "models" / "minilm-l6-v1"
+SHIPPED = Path(__file__).parents[1] / "everpin" / "models" / "everpin-l6-v1"
 """The student whose index proposes candidates, unless another is named."""
 
 

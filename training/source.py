@@ -71,7 +71,8 @@ def resolve(source: str) -> Source:
     """Find the weights a name stands for. Raises SystemExit that says what to install or which part is unknown."""
     if source not in PACKAGES:
         folder = Path(source)
-        return _source(folder, source, folder.resolve().name.lower())
+        label = folder.resolve().name if folder.is_dir() else source  # where it lay on this machine is nobody else's business
+        return _source(folder, label, folder.resolve().name.lower())
     module, inside, model_id, holds = PACKAGES[source]
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:

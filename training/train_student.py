@@ -318,9 +318,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the student's folder")
     parser.add_argument("--work", type=Path, metavar="DIR", help="keeps vocabularies, targets and checkpoints (default: OUT.work)")
     parser.add_argument("--steps", type=int, help="optimiser steps of [align] instead of the configuration's")
-    parser.add_argument(
-        "--relevance", choices=("none", "kl", "margin_mse", "both"), help="loss on the labels instead of the configuration's, to compare them"
-    )
+    parser.add_argument("--relevance", choices=("none", "kl", "margin_mse", "both"), help="loss on the labels instead of the configuration's, to compare them")
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
     config = load(args.config, **({"relevance": args.relevance} if args.relevance else {}))

@@ -11,6 +11,7 @@ import pytest
 
 from everpin.loading import feature_store
 from everpin.owner import live_owner
+from everpin.settings import SHIPPED_MODEL
 from everpin.wiring import now_us, open_index
 from pins.errors import Unavailable
 from pins.events import PinDeleted, PinUpdated, encode
@@ -40,7 +41,7 @@ def test_a_new_pin_is_found_by_a_search_in_words(stage: Stage) -> None:
     found = stage.everpin("search", "purple rhinoceros teapot")["results"]
     assert found[0]["pin_id"] == pin_id
     assert found[0]["level"] == 5
-    assert found[0]["model_id"] == "minilm-l6-v1"
+    assert found[0]["model_id"] == SHIPPED_MODEL.name
     assert stage.record(pin_id)["reason"] == "new"  # type: ignore[index]
 
 
@@ -216,7 +217,7 @@ def test_status_is_healthy_and_counts(stage: Stage) -> None:
     assert body["healthy"]
     assert body["broker"]["lag"] == 0
     assert {part["topic"] for part in body["broker"]["partitions"]} == {"pin-updates", "pin-updates.parked"}
-    assert body["index"]["by_model"]["minilm-l6-v1"]["live"] > 0
+    assert body["index"]["by_model"][SHIPPED_MODEL.name]["live"] > 0
 
 
 def test_metrics_speak_prometheus(stage: Stage) -> None:
@@ -225,7 +226,7 @@ def test_metrics_speak_prometheus(stage: Stage) -> None:
         assert name in text
     assert stage.system.http.get("/livez").status_code == 200
     assert stage.system.http.get("/readyz").status_code == 200
-    assert stage.system.http.get("/version").json()["model_id"] == "minilm-l6-v1"
+    assert stage.system.http.get("/version").json()["model_id"] == SHIPPED_MODEL.name
 
 
 def test_people_import_their_own_pins_and_bad_rows_are_reported(stage: Stage, tmp_path: Path) -> None:
@@ -276,12 +277,12 @@ def test_the_state_folder_has_one_owner(stage: Stage) -> None:
     owner = live_owner(stage.config.home)
     assert owner is not None
     assert owner.pid == stage.system.worker.pid
-    with pytest.raises(Unavailable, match=f"process {owner.pid}"), open_index(stage.config, "minilm-l6-v1", 384, purpose="a rival", own=True):
+    with pytest.raises(Unavailable, match=f"process {owner.pid}"), open_index(stage.config, SHIPPED_MODEL.name, 384, purpose="a rival", own=True):
         pass
 
 
 def test_the_doctor_finds_this_machine_fit(stage: Stage) -> None:
     checks = {check["name"]: check for check in stage.everpin("doctor")["checks"]}
     assert all(check["ok"] for check in checks.values())
-    assert "minilm-l6-v1" in checks["model folder"]["found"]
+    assert SHIPPED_MODEL.name in checks["model folder"]["found"]
     assert f"process {stage.system.worker.pid}" in checks["state folder"]["found"]

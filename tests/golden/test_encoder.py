@@ -39,7 +39,7 @@ def test_every_golden_vector_is_reproduced(artifact: Artifact, encoder: OnnxEnco
     cosines = encoder.golden_cosines(artifact)
     assert len(cosines) >= 64
     assert cosines.min() >= artifact.manifest.golden_tolerance
-    assert cosines.mean() >= 0.9998
+    assert cosines.mean() >= artifact.manifest.metrics["golden_cosine_mean"] - 0.001
 
 
 def test_a_text_has_one_vector_alone_or_in_a_batch(encoder: OnnxEncoder, texts: list[str]) -> None:
@@ -84,7 +84,7 @@ def test_a_change_of_meaning_is_predicted_to_drift(encoder: OnnxEncoder, artifac
 
 
 def test_an_input_that_the_tokeniser_refuses_is_named(encoder: OnnxEncoder) -> None:
-    with pytest.raises(Unembeddable, match="minilm-l6-v1"):
+    with pytest.raises(Unembeddable, match=SHIPPED_MODEL.name):
         encoder.encode(["fine", 7])  # type: ignore[list-item]
 
 

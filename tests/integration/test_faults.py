@@ -211,8 +211,8 @@ def test_a_damaged_model_folder_is_refused_by_name(embedded: Rig, tmp_path: Path
 
 
 def test_an_index_of_another_dimension_is_refused(embedded: Rig, tmp_path: Path) -> None:
-    other = EdgePinIndex(embedded.config.index_home, "minilm-l6-v1", 8)
-    record = IndexedPin("p", 1, dead=False, embedded=True, model_id="minilm-l6-v1", fields={})
+    other = EdgePinIndex(embedded.config.index_home, SHIPPED_MODEL.name, 8)
+    record = IndexedPin("p", 1, dead=False, embedded=True, model_id=SHIPPED_MODEL.name, fields={})
     other.write([PointWrite(record, None, np.ones(8, np.float32) / np.sqrt(np.float32(8)))])
     other.close()
     assert embedded.start().wait(60) == CANNOT_START

@@ -400,7 +400,7 @@ def test_the_command(folder, tmp_path, monkeypatch, capsys):
     assert "392 rows written: 392 pairs scored" in said
     assert "pairs/s" in said.splitlines()[-1]
     labels = read_labels(tmp_path / "out")
-    assert labels.about["config"]["index"].startswith("minilm-l6-v1 ")
+    assert labels.about["config"]["index"].startswith("everpin-l6-v1 ")
     assert labels.about["sources"] == {"toy": 48, "wiki": 1}
     monkeypatch.setattr(sys, "argv", [*words, "--sources", str(sources), "--index", str(tmp_path)])
     with pytest.raises(DataError, match="--index"):

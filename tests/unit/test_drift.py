@@ -1,7 +1,6 @@
 """The drift predictor on hand-made arrays, and the shipped one on sentences anybody can judge. No torch."""
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +10,9 @@ from tokenizers import Tokenizer
 
 from embedder.artifact import open_artifact
 from embedder.drift import FARTHEST, FEATURES, Change, DriftPredictor, static_distance
+from everpin.settings import SHIPPED_MODEL
 from pins.errors import ArtifactError
 
-SHIPPED = Path(__file__).parents[2] / "everpin" / "models" / "minilm-l6-v1"
 NEVER, UNSEEN, VOCABULARY = 7, 9, 40
 IDS = st.lists(st.integers(0, VOCABULARY - 1), min_size=2, max_size=60)
 
@@ -106,7 +105,7 @@ def test_a_damaged_file_is_refused(tmp_path, content):
 
 @pytest.fixture(scope="module")
 def shipped():
-    artifact = open_artifact(SHIPPED)
+    artifact = open_artifact(SHIPPED_MODEL)
     assert artifact.drift is not None
     predictor, tokenizer = DriftPredictor.load(artifact.drift), Tokenizer.from_file(str(artifact.tokenizer))
     return artifact.manifest.drift, lambda old, new: predictor.predict(tokenizer.encode(old).ids, tokenizer.encode(new).ids)

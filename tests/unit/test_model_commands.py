@@ -20,7 +20,7 @@ from pins.errors import ArtifactError
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of models with one of our own, which EVERPIN_MODEL names."""
     folder = tmp_path / "models" / "mine"
-    shutil.copytree(SHIPPED_MODEL, folder)
+    shutil.copytree(SHIPPED_MODEL.with_name("minilm-l6-v1"), folder)
     change(folder, model_id="mine-v1")
     monkeypatch.setenv("EVERPIN_MODEL", str(folder))
     settings.cache_clear()
@@ -51,7 +51,12 @@ def model(*arguments: str) -> tuple[int, str, str]:
 def test_the_shipped_model_is_live_unless_another_is_named(default: None) -> None:
     code, text, _ = model("list", "--json")
     assert code == 0
-    assert json.loads(text) == {"models": [{"model_id": "minilm-l6-v1", "path": str(SHIPPED_MODEL), "live": True}]}
+    assert json.loads(text) == {
+        "models": [
+            {"model_id": "everpin-l6-v1", "path": str(SHIPPED_MODEL), "live": True},
+            {"model_id": "minilm-l6-v1", "path": str(SHIPPED_MODEL.with_name("minilm-l6-v1")), "live": False},
+        ]
+    }
 
 
 def test_the_models_beside_the_named_one_are_listed(own: Path) -> None:
@@ -60,7 +65,7 @@ def test_the_models_beside_the_named_one_are_listed(own: Path) -> None:
     code, text, _ = model("list", "--json")
     rows = json.loads(text)["models"]
     assert code == 0
-    assert {(row["model_id"], row["live"]) for row in rows} == {("minilm-l6-v1", False), ("mine-v1", True), ("other-v2", False)}
+    assert {(row["model_id"], row["live"]) for row in rows} == {("everpin-l6-v1", False), ("minilm-l6-v1", False), ("mine-v1", True), ("other-v2", False)}
     assert all(set(row) == {"model_id", "path", "live"} for row in rows)
     assert [row["path"] for row in rows if row["live"]] == [str(own)]
 
@@ -79,7 +84,7 @@ def test_a_named_folder_that_is_none_is_said(own: Path) -> None:
     shutil.rmtree(own)
     code, text, said = model("list", "--json")
     assert code == 1
-    assert [row["live"] for row in json.loads(text)["models"]] == [False]
+    assert [row["live"] for row in json.loads(text)["models"]] == [False, False]
     assert f"EVERPIN_MODEL names {own}, which is no model folder" in said
 
 
@@ -104,7 +109,7 @@ def test_a_manifest_is_shown_for_people(own: Path) -> None:
 
 @pytest.mark.parametrize("command", ["show", "verify"])
 def test_an_unknown_model_is_refused_with_the_known_ones(own: Path, command: str) -> None:
-    with pytest.raises(ArtifactError, match="'mine-v2' is neither a model folder nor one of the models here: mine-v1, minilm-l6-v1"):
+    with pytest.raises(ArtifactError, match="'mine-v2' is neither a model folder nor one of the models here: everpin-l6-v1, mine-v1, minilm-l6-v1"):
         model(command, "mine-v2")
 
 

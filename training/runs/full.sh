@@ -16,7 +16,7 @@ python -m training.label --teacher "$out/teacher" --data "$data/cxc_pins" --sour
   --log "$data/captions/queries_en.parquet" "$data/captions/captions_other_en.parquet" "$data"/parallel/de.parquet "$data"/parallel/es.parquet \
   "$data"/parallel/id.parquet "$data"/parallel/ja.parquet "$data"/parallel/ru.parquet "$data"/parallel/tr.parquet "$data"/parallel/zh.parquet \
   --only-sources nlvr2,nlvr2_image_search,wit,esci_test_queries,xgqa,nlvr2_mt,marvl_native_mt,wit_native_mt,stsb_mt \
-  --through-english --per-query 16 --limit 28000 --out "$out/labels"
+  --index everpin/models/minilm-l6-v1 --through-english --per-query 16 --limit 28000 --out "$out/labels"
 
 student() { # name, recipe, further arguments
   name=$1 recipe=$2
@@ -29,10 +29,15 @@ student() { # name, recipe, further arguments
 student static student-static
 student l6 student-l6
 student l3 student-l3
-student l3-unseen student-l3-unseen
+student static-unseen student-static-unseen
 for loss in none kl margin_mse; do
   student "static-$loss" student-static --relevance "$loss"
 done
+
+if [ ! -f "$out/static-people/student.json" ]; then # people's grades instead of the teacher's labels
+  python -m training.train_student --config $recipes/student-static.toml --data "$data" --out "$out/static-people" --work "$work"
+  python -m training.evaluate "$out/static-people" --data "$data/cxc_pins" --baseline everpin/models/minilm-l6-v1 --report "$out/reports/static-people"
+fi
 
 for size in 256 128 64; do
   [ -f "$out/reports/l6-$size/evaluation.json" ] || python -m training.evaluate "$out/l6" --data "$data/cxc_pins" --dimension "$size" --report "$out/reports/l6-$size"
@@ -47,7 +52,7 @@ python -m training.scaling --labels "$out/labels" --data "$data/cxc_pins" --conf
   --beside "$out/teacher" everpin/models/minilm-l6-v1 --out "$out/reports/scaling.json" --work "$work/scaling"
 
 for name in l6 l3 static; do
-  python -m training.export --source "$out/$name" --precision int8 --check "$data/cxc_pins" --fp32 "$out/everpin-$name-fp32" --out "$out/everpin-$name-v1"
+  python -m training.export --source "$out/$name" --precision int8 --check "$data/cxc_pins" --fp32 "$out/everpin-$name-fp32" --model-id "everpin-$name-v1" --out "$out/everpin-$name-v1"
 done
 model=$out/everpin-l6-v1
 python -m training.calibrate_levels --model "$model" --pins "$data/cxc_pins" --report "$out/reports/levels.json"
