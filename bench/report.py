@@ -38,7 +38,7 @@ def figures() -> str:
     for key, label in labels.items():
         part = freshness[key]
         lines.append(f"| {label} | {part['events']} | " + " | ".join(f"{part[name]:.0f} ms" for name in ("p50", "p90", "p99", "max")) + " |")
-    parts = {"scaling": scaling_figures, "memory": memory_figures, "guard": guard_figures, "reconcile": reconcile_figures}
+    parts = {"students": student_figures, "scaling": scaling_figures, "memory": memory_figures, "guard": guard_figures, "reconcile": reconcile_figures}
     for name, part in parts.items():
         lines += part(result(name)) if there(name) else []
     return "\n".join([*lines, *fault_figures()])
@@ -47,6 +47,15 @@ def figures() -> str:
 def there(name: str) -> bool:
     """Whether a result was committed: those that were not measured yet are left out."""
     return (HERE / f"{name}.json").exists()
+
+
+def student_figures(bench: dict[str, Any]) -> list[str]:
+    """Students side by side."""
+    base = next(iter(bench["students"]))
+    lines = ["", f"| student | precision | MB | texts/s (median) | times {base} |", "|---|---|---|---|---|"]
+    for name, one in bench["students"].items():
+        lines.append(f"| {name} | {one['precision']} | {one['megabytes']:.1f} | {one['median_texts_per_second']:.0f} | {one[f'ratio_to_{base}']:.2f} |")
+    return lines
 
 
 def scaling_figures(scaling: dict[str, Any]) -> list[str]:

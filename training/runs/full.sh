@@ -48,6 +48,8 @@ sed "s|^encoder = .*|encoder = \"$out/l6\"|; s|^name = .*|name = \"match-feature
 python -m training.train_teacher --config "$work/match.toml" --data "$data" --out "$out/match"
 python -m training.scoring "$out/l6" --data "$data/cxc_pins" --match "$out/match" --out "$out/reports/scoring.json"
 
+mkdir -p "$work/scaling"
+ln -sfn "$(cd "$work" && pwd)" "$work/scaling/shared" # vocabulary, targets and table are those of the students above
 python -m training.scaling --labels "$out/labels" --data "$data/cxc_pins" --config $recipes/student-static.toml --points 1000,8000,64000,448000 \
   --beside "$out/teacher" everpin/models/minilm-l6-v1 --out "$out/reports/scaling.json" --work "$work/scaling"
 
