@@ -104,7 +104,8 @@ def by_train_student(config: Path, data: Path, work: Path, about: Mapping[str, A
     """Train with `training.train_student`, a folder a point under `work`; a student that is there from the same inputs is kept.
     Raises DataError for a student that learns nothing from labels.
 
-    Vocabulary and targets are shared by the points. The only place that knows how a student is trained.
+    Vocabulary and targets are shared by the points, and fewer labels are shown more often: points differ in labels, not in work.
+    The only place that knows how a student is trained.
     """
     from training.students.config import load  # noqa: PLC0415  # torch, and only this fit needs it
     from training.train_student import train  # noqa: PLC0415
@@ -112,12 +113,15 @@ def by_train_student(config: Path, data: Path, work: Path, about: Mapping[str, A
     recipe = load(config)
     if recipe.relevance == "none":
         raise DataError(f"{config}: a student with relevance 'none' learns nothing from labels; give another --config")
+    queries: int = about["queries"]
     inputs = sha256(json.dumps([about, recipe.as_json(), seed], sort_keys=True).encode()).hexdigest()[:8]
 
     def fit(labels: Labels) -> Path:
         name = f"{recipe.model_id}-{len(labels)}-{inputs}"  # in the student's own name too: a checkpoint of one point is none of another's
         if not (work / name / "student.json").exists():
-            train(replace(recipe, model_id=name), data.parent, data, work / name, work / "shared", labels, seed)
+            repeats = recipe.corpus.relevance * max(1, queries // len(np.unique(labels.query)))  # every point sees as many texts
+            part = replace(recipe, model_id=name, corpus=replace(recipe.corpus, relevance=repeats))
+            train(part, data.parent, data, work / name, work / "shared", labels, seed)
         return work / name
 
     return fit

@@ -235,7 +235,8 @@ def fit(config: StudentConfig, material: Material, candidates: Candidates | None
     losses: dict[str, nn.Module] = {name: Aligned(student, targets.vectors, rows[name], config.contrast, config.temperature) for name in rows}
     if candidates is not None:
         pins = np.asarray(targets.vectors[targets.rows([render(pin).text for pin in material.data.pins])], np.float32)
-        again = np.tile(np.arange(len(candidates.texts)), config.corpus.relevance)
+        fewest = -(-config.align.batch // len(candidates.texts))  # a set smaller than a batch would never be seen
+        again = np.tile(np.arange(len(candidates.texts)), max(config.corpus.relevance, fewest))
         texts["relevance"] = [candidates.texts[row] for row in again]
         losses["relevance"] = Relevant(
             student, pins, candidates.pins[again], candidates.levels[again], config.relevance, PROVISIONAL_HEAD, config.negatives, config.temperature
