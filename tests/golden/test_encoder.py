@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from embedder.artifact import Artifact, open_artifact
-from embedder.onnx import OnnxEncoder, batches
+from embedder.onnx import OnnxEncoder, batches, exact_integers
 from everpin.settings import SHIPPED_MODEL
 from pins.errors import Unembeddable
 
@@ -81,6 +81,27 @@ def test_a_change_of_meaning_is_predicted_to_drift(encoder: OnnxEncoder, artifac
     assert encoder.drift_threshold is not None
     assert encoder.drift(text, text.replace("pumpkin soup", "chocolate cake")) > encoder.drift_threshold
     assert OnnxEncoder(artifact, cosmetic=False).drift_threshold is None
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "exact"),
+    [
+        ("processor : 0\nflags\t\t: fpu avx2 avx512f avx512_vnni\n", True),
+        ("flags : avx2 avx_vnni", True),
+        ("flags : avx2 avx512f\nbugs : avx_vnni", False),
+        ("Features : asimd", False),
+        ("", False),
+    ],
+)
+def test_exact_kernels_are_asked_for_where_integers_could_saturate(cpuinfo: str, exact: bool) -> None:
+    assert exact_integers(cpuinfo) == exact
+
+
+def test_kernels_with_and_without_the_option_agree(artifact: Artifact, encoder: OnnxEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedder.onnx._cpuinfo", lambda: "")
+    texts = ["a bowl of soup", "ein Garten am Haus", "雪の中の家"]
+    both = np.stack([encoder.encode(texts), OnnxEncoder(artifact, threads=2).encode(texts)])
+    assert (both[0] * both[1]).sum(axis=1).min() > 0.9999
 
 
 def test_an_input_that_the_tokeniser_refuses_is_named(encoder: OnnxEncoder) -> None:
