@@ -60,6 +60,7 @@ model=$out/everpin-l6-v1
 python -m training.calibrate_levels --model "$model" --pins "$data/cxc_pins" --report "$out/reports/levels.json"
 python -m training.calibrate_drift --model "$model" --pins "$data/cxc_pins" --queries "$data/captions/queries_en.parquet" \
   --sample everpin/sample/pins.jsonl --report "$out/reports/drift"
+python -m training.ablation --student "$model" --teacher "$out/teacher" --data "$data/cxc_pins" --most-groups 120 --samples 500 --out "$out/reports"
 base=everpin/models/minilm-l6-v1
 python -m training.evaluate "$model" --data "$data/cxc_pins" --baseline $base --teacher "$out/teacher" --report "$out/reports/published" --json > "$out/published.json"
 python -m training.evaluate $base --data "$data/cxc_pins" --json > "$out/base.json"
