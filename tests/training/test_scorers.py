@@ -50,14 +50,6 @@ class Counting:
         return encode(texts)
 
 
-class OneHead(CountingTeacher):
-    """As `training.teachers.teacher.Teacher`, which can be asked for one of its heads."""
-
-    def predict(self, queries, texts, progress=True, head=None):
-        assert head is None
-        return super().predict(queries, texts, progress)
-
-
 def student(dimension=None, head=None, encoder=None):
     return VectorScorer("words-v1", encoder or Counting(), head, {}, dimension)
 
@@ -165,7 +157,7 @@ def test_a_published_student_is_asked_through_its_own_encoder():
 
 def test_a_teachers_score_is_its_expected_level(tmp_path, monkeypatch):
     (tmp_path / "teacher.json").write_text(json.dumps({"teacher_id": "counting-1", "base": "none"}))
-    teacher = OneHead()
+    teacher = CountingTeacher()
     monkeypatch.setitem(sys.modules, "training.teachers.teacher", SimpleNamespace(open_teacher=lambda folder: teacher))
     made = open_scorer(tmp_path)
     scored = made.score(QUERIES, TEXTS, pairs())
