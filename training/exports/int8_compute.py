@@ -1,4 +1,4 @@
-"""int8 arithmetic: the products of linear layers are computed in integers, a quarter of fp32's time on processors with VNNI.
+"""int8 arithmetic: the products of linear layers are computed in integers, a third of fp32's time on processors with VNNI.
 
 Weights are int8 with one scale per output, activations uint8 with a fixed range (`training.exports.int8_ranges`), sums int32; norms, softmax
 and GELU stay fp32. Embedding tables are int8 with one scale per row and stay so in memory. Everything else, such as the layers
