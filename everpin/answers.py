@@ -15,7 +15,10 @@ from everpin.settings import Settings
 from everpin.wiring import build_encoder, now_us, open_index
 from pins.changes import Skip, decide, fingerprint
 from pins.ports import PinIndex, Where
-from pins.retrieval import Result, home_feed, related_pins, search
+from pins.retrieval.feed import home_feed
+from pins.retrieval.related import related_pins
+from pins.retrieval.results import Result
+from pins.retrieval.search import search
 from pins.text import PinText, render
 
 

@@ -55,6 +55,28 @@ class Where:
     without: frozenset[str] = field(default_factory=frozenset)
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """A text as BM25 sees it: `ids` are distinct hashes of its terms, below 2^32 and ascending, `weights` one finite number each.
+
+    Made by `pins.lexical`: for a pin's text the weights are the saturated term frequencies, for a query 1 each. The index multiplies
+    with the inverse document frequency.
+    """
+
+    ids: tuple[int, ...]
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One search of a batch: by `vector` (cosine) or by `terms` (BM25), exactly one of them."""
+
+    limit: int
+    vector: Vector | None = None
+    terms: Terms | None = None
+    where: Where = Where()
+
+
 class FeatureSource(Protocol):
     """The feature store. Raises Unavailable when it does not answer."""
 
@@ -101,6 +123,10 @@ class PinIndex(Protocol):
 
     def search(self, vector: Vector, limit: int, where: Where = Where()) -> Sequence[Hit]:
         """The live pins nearest to a vector, by cosine, best first; ties by pin id."""
+
+    def ask(self, asks: Sequence[Ask]) -> Sequence[Sequence[Hit]]:
+        """Several searches in one round trip, answers in the order of the asks. A hit's score is the cosine, or BM25 for terms; its vector is there
+        either way. No terms, no hits."""
 
     def vectors(self, pin_ids: Sequence[str]) -> Mapping[str, Vector]:
         """Vectors of live pins; a pin without one is absent."""

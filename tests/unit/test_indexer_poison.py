@@ -12,7 +12,7 @@ from pins.errors import FeaturesLost, Unavailable
 from pins.events import PinDeleted, PinEvent, PinUpdated
 from pins.features import FeatureRow
 from pins.indexer import PinIndexer
-from pins.retrieval import related_pins
+from pins.retrieval.related import related_pins
 from tests.unit.house import House, rival, same
 from tests.unit.samples import T0, caption, content
 

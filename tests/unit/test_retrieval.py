@@ -11,7 +11,10 @@ from pins.errors import PinNotFound
 from pins.features import UserAction
 from pins.ports import PointWrite, Vector, Where
 from pins.relevance import Level
-from pins.retrieval import HISTORY, INTERESTS, SAME_INTEREST_COSINE, SAME_PIN_COSINE, Result, home_feed, related_pins, search
+from pins.retrieval.feed import HISTORY, INTERESTS, SAME_INTEREST_COSINE, home_feed
+from pins.retrieval.related import related_pins
+from pins.retrieval.results import SAME_PIN_COSINE, Result
+from pins.retrieval.search import search
 from tests.fakes import FakeEncoder, FakeIndex
 from tests.unit.samples import T0
 

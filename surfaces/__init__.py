@@ -1,0 +1,1 @@
+"""Search, related pins and home feed over HTTP, and the web page."""
