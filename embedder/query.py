@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import unicodedata
 from collections import OrderedDict
+from collections.abc import Sequence
 from concurrent.futures import Future
 
 from embedder.onnx import OnnxEncoder
@@ -28,6 +29,10 @@ class QueryEncoder:
     @property
     def ordinal_head(self) -> OrdinalHead:
         return self._encoder.ordinal_head
+
+    def encode(self, texts: Sequence[str]) -> Vector:
+        """Unit vectors of texts that are no queries, float32 of shape (len(texts), dimension), past the cache. Raises Unembeddable."""
+        return self._encoder.encode(texts)
 
     def query(self, text: str) -> Vector:
         """The unit vector of a query, float32 of shape (dimension,). Raises Unembeddable; a failure is not cached."""

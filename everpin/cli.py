@@ -17,6 +17,7 @@ def command_line() -> typer.Typer:
     app.command()(running.demo)
     app.command()(running.up)
     app.command()(running.worker)
+    app.command()(running.serve)
     app.command()(asking.search)
     app.command()(asking.related)
     app.command()(asking.feed)

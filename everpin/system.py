@@ -1,7 +1,8 @@
-"""The whole system on embedded parts in one process tree: the broker here, one worker as a child."""
+"""The whole system on embedded parts in one process tree: the broker here, one worker and the serving process as children."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,10 +17,13 @@ from typing import Any
 import httpx
 
 from everpin.owner import live_owner
+from everpin.parents import END_WITH_PARENT
 from everpin.settings import Settings
 from pins.errors import Unavailable
 from streams.broker import Broker, embedded_broker
 
+CARD = "serve.json"
+"""In the state folder: where the serving process listens, for whoever started it."""
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 30.0
 
@@ -59,13 +63,41 @@ def running_system(config: Settings, log: Path | None = None, said: Callable[[st
         yield System(broker, worker, http)
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A serving process and the address it listens at."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+
+@contextmanager
+def serving(config: Settings, log: Path | None = None, said: Callable[[str], None] = lambda words: None) -> Iterator[Page]:
+    """Start the API and the page over a running installation, wait until it answers, and stop it after the block. Raises Unavailable."""
+    said("starting the API and the web page")
+    card = config.home / CARD
+    card.unlink(missing_ok=True)
+    with _child("surfaces.app", config, config.kafka, log) as process:
+        yield Page(_answering(process, card, log), process)
+
+
 @contextmanager
 def _worker(config: Settings, broker: Broker, log: Path | None) -> Iterator[subprocess.Popen[bytes]]:
+    with _child("streams.app", config, str(broker), log) as process:
+        yield process
+
+
+@contextmanager
+def _child(module: str, config: Settings, kafka: str, log: Path | None) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python module as a child process that ends with us; `log` receives what it says (None: standard error)."""
     mine = {
-        "EVERPIN_KAFKA": str(broker),
+        "EVERPIN_KAFKA": kafka,
         "EVERPIN_HOME": str(config.home),
         "QDRANT_URL": config.qdrant_url,
         "EVERPIN_FEAST_YAML": str(config.feast_yaml or ""),
+        "EVERPIN_MODEL": str(config.model),
+        "EVERPIN_HOST": config.host,
+        "EVERPIN_PORT": str(config.port),
         "PYTHONWARNINGS": "ignore",  # of the libraries; ours are errors in the tests
     }
     environment = {**os.environ, **mine}
@@ -73,8 +105,8 @@ def _worker(config: Settings, broker: Broker, log: Path | None) -> Iterator[subp
         if log:
             log.parent.mkdir(parents=True, exist_ok=True)
         output = stack.enter_context(log.open("ab")) if log else None
-        command = [sys.executable, "-m", "streams.app", "--end-with-parent"]
-        # A session of its own: Ctrl-C reaches this process, which then stops the worker in order.
+        # A session of its own: Ctrl-C reaches this process, which then stops its children in order.
+        command = [sys.executable, "-m", module, END_WITH_PARENT]
         process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stderr=output, stdout=output, start_new_session=True)
         try:
             yield process
@@ -106,6 +138,19 @@ def _ready(config: Settings, worker: subprocess.Popen[bytes], log: Path | None) 
             return owner.url
         time.sleep(0.1)
     raise Unavailable(f"the worker was not ready within {START_TIMEOUT_S:.0f} s{_tail(log)}")
+
+
+def _answering(process: subprocess.Popen[bytes], card: Path, log: Path | None) -> str:
+    """The URL that the serving process announced, once it answers there."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise Unavailable(f"the serving process ended with exit code {process.returncode} while starting{_tail(log)}")
+        url = str(json.loads(card.read_text())["url"]) if card.exists() else ""
+        if url and _answers(f"{url}/readyz"):
+            return url
+        time.sleep(0.1)
+    raise Unavailable(f"the serving process did not answer within {START_TIMEOUT_S:.0f} s{_tail(log)}")
 
 
 def _answers(url: str) -> bool:

@@ -33,6 +33,7 @@ import faust
 from everpin.http import Vitals, listening, worker_app
 from everpin.logs import configure_logging
 from everpin.owner import Owner, announce
+from everpin.parents import end_with_parent
 from everpin.settings import Settings, settings
 from everpin.wiring import WorkerParts, now_us, require_broker, worker_group, worker_parts
 from pins.errors import EverpinError, Unavailable
@@ -51,7 +52,6 @@ STOP_GRACE_S = 20.0
 DRAIN_S = 12.0
 """How long an orderly stop waits for the batch in hand. One that takes longer is redelivered: nothing of it is acknowledged."""
 CANNOT_START = 2
-END_WITH_PARENT = "--end-with-parent"
 
 
 def build_app(broker: Broker, group: str, datadir: Path, config: Settings) -> faust.App:
@@ -268,9 +268,7 @@ def _main() -> None:
     try:
         config = settings()
         configure_logging(config.log_level)
-        if END_WITH_PARENT in sys.argv:
-            sys.argv.remove(END_WITH_PARENT)
-            _end_with_parent()
+        end_with_parent(sys.argv)
         broker = require_broker(config)
         with worker_parts(config) as parts:
             ensure_topics(broker, config.partitions, config.replication)
@@ -303,17 +301,6 @@ def _end_in_time() -> None:
     deadline = threading.Timer(STOP_GRACE_S, os._exit, [STOPPED_UNACKED])
     deadline.daemon = True
     deadline.start()
-
-
-def _end_with_parent() -> None:
-    """Stop when the process that holds our standard input is gone: the embedded broker died with it."""
-
-    def watch() -> None:
-        while os.read(0, 4096):  # unbuffered: the interpreter locks its buffered readers while it ends
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="everpin-parent", daemon=True).start()
 
 
 if __name__ == "__main__":

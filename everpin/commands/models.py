@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from embedder.artifact import MANIFEST, open_artifact, read_manifest
+from embedder.artifact import open_artifact, read_manifest
 from embedder.onnx import OnnxEncoder
 from everpin.commands.output import PARTIAL, AsJson, emit
-from everpin.settings import SHIPPED_MODEL, Settings, settings
-from pins.errors import ArtifactError
-from pins.manifest import Manifest
+from everpin.model_folders import model_folder, model_folders
+from everpin.settings import settings
 
 
 def model_list(as_json: AsJson = False) -> None:
     """The model folders that ship with Everpin and those beside EVERPIN_MODEL; the live one is what this machine runs."""
     config = settings()
-    rows = [{"model_id": manifest.model_id, "path": str(folder), "live": folder == config.model.resolve()} for folder, manifest in _models(config)]
+    rows = [{"model_id": manifest.model_id, "path": str(folder), "live": folder == config.model.resolve()} for folder, manifest in model_folders(config)]
     emit({"models": rows}, as_json, lambda console: _show_models(console, rows))
     if not any(row["live"] for row in rows):
         print(f"everpin: EVERPIN_MODEL names {config.model}, which is no model folder; nothing can run here", file=sys.stderr)
@@ -34,7 +31,7 @@ def model_list(as_json: AsJson = False) -> None:
 def model_show(model: str, as_json: AsJson = False) -> None:
     """What a model folder says of itself: its manifest, by model id or path."""
     config = settings()
-    folder = _folder(config, model)
+    folder = model_folder(config, model)
     document = {"path": str(folder), "live": folder == config.model.resolve(), **asdict(read_manifest(folder))}
     emit(document, as_json, lambda console: _show_manifest(console, document))
 
@@ -42,7 +39,7 @@ def model_show(model: str, as_json: AsJson = False) -> None:
 def model_verify(model: str, as_json: AsJson = False) -> None:
     """Check a model folder, by model id or path: every file's hash, and all golden vectors in this runtime. Exit code 1 when they differ."""
     config = settings()
-    artifact = open_artifact(_folder(config, model))
+    artifact = open_artifact(model_folder(config, model))
     cosines = OnnxEncoder(artifact, config.threads).golden_cosines(artifact)
     tolerance = artifact.manifest.golden_tolerance
     document = {
@@ -60,26 +57,6 @@ def model_verify(model: str, as_json: AsJson = False) -> None:
         texts = artifact.golden()[0]
         print(f"everpin: {document['model_id']} strays from its golden vectors most on {texts[int(cosines.argmin())][:60]!r}; export it again", file=sys.stderr)
         raise typer.Exit(PARTIAL)
-
-
-def _models(config: Settings) -> Iterator[tuple[Path, Manifest]]:
-    """Model folders in order of path. One that says nothing readable of itself is named on standard error and left out."""
-    homes = {SHIPPED_MODEL.parent.resolve(), config.model.resolve().parent}
-    for folder in sorted({path.parent for home in homes for path in home.glob(f"*/{MANIFEST}")}):
-        try:
-            yield folder, read_manifest(folder)
-        except ArtifactError as error:
-            print(f"everpin: {folder} is left out: {error}", file=sys.stderr)
-
-
-def _folder(config: Settings, model: str) -> Path:
-    """The folder of a path or of a model id. Raises ArtifactError that names the ids there are."""
-    if (Path(model) / MANIFEST).exists() or Path(model).is_dir():
-        return Path(model).resolve()
-    known = {manifest.model_id: folder for folder, manifest in _models(config)}
-    if model not in known:
-        raise ArtifactError(f"{model!r} is neither a model folder nor one of the models here: {', '.join(sorted(known))}")
-    return known[model]
 
 
 def _show_models(console: Console, rows: list[dict[str, Any]]) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from everpin.commands.output import AsJson, emit
 from everpin.demo import run_demo
 from everpin.settings import settings
-from everpin.system import running_system
+from everpin.system import running_system, serving
 from pins.errors import EverpinError
 
 
@@ -23,18 +23,25 @@ def demo(as_json: AsJson = False) -> None:
 
 
 def up() -> None:
-    """Run broker, worker and stores in one process tree until Ctrl-C."""
+    """Run broker, worker, stores, API and web page in one process tree until Ctrl-C."""
     config = settings()
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     console = Console(stderr=True)
-    with running_system(config, None, console.print) as system:
+    with running_system(config, None, console.print) as system, serving(config, None, console.print) as page:
         console.print(f"up: broker {system.broker}, worker {system.worker.pid}, routes {system.http.base_url}; the embedded broker keeps events in memory only")
         console.print("in another terminal: everpin import jsonl FILE, everpin search TEXT, everpin status; Ctrl-C ends it")
+        console.print(f"open {page.url} for search, related pins, home feed and the map; the API is described in {page.url}/openapi.json")
         while not stopped.wait(0.5):
-            if system.worker.poll() is not None:
-                raise EverpinError(f"the worker ended with exit code {system.worker.returncode}; its last lines are above")
+            for name, process in (("worker", system.worker), ("serving process", page.process)):
+                if process.poll() is not None:
+                    raise EverpinError(f"the {name} ended with exit code {process.returncode}; its last lines are above")
+
+
+def serve() -> None:
+    """Serve the API and the web page until SIGTERM: over QDRANT_URL, or over the embedded index of this EVERPIN_HOME."""
+    os.execv(sys.executable, [sys.executable, "-m", "surfaces.app"])
 
 
 def worker() -> None:

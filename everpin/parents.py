@@ -1,0 +1,23 @@
+"""A child process that must not outlive its parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+END_WITH_PARENT = "--end-with-parent"
+
+
+def end_with_parent(arguments: list[str]) -> None:
+    """With `--end-with-parent` among the arguments (it is taken out), stop when the process that holds our standard input is gone."""
+    if END_WITH_PARENT not in arguments:
+        return
+    arguments.remove(END_WITH_PARENT)
+
+    def watch() -> None:
+        while os.read(0, 4096):  # unbuffered: the interpreter locks its buffered readers while it ends
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="everpin-parent", daemon=True).start()

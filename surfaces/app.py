@@ -1,0 +1,191 @@
+"""ENTRY: the serving process. The API and the web page over one installation's index, features and broker.
+
+Run it with `everpin serve` or `python -m surfaces.app`. Where the parts are put together; routes are in `surfaces.routes`, limits on what comes
+in are in `surfaces.guard` and `surfaces.schemas`, who may ask is in `surfaces.access`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import uvicorn
+from fastapi import Depends, FastAPI
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+
+from everpin import __version__
+from everpin.keys import KeyRing
+from everpin.logs import configure_logging
+from everpin.parents import end_with_parent
+from everpin.serving import LiveModels, open_stores
+from everpin.settings import Settings, settings
+from everpin.system import CARD
+from pins.errors import ArtifactError, EverpinError, Unavailable
+from surfaces.access import Access, allow
+from surfaces.asked import Surface
+from surfaces.cosaves import CoSaves
+from surfaces.guard import Guards, guarded
+from surfaces.metrics import Metrics
+from surfaces.people import People
+from surfaces.problems import handle_problems
+from surfaces.producer import Producer
+from surfaces.projection import Maps
+from surfaces.routes import feed, operations, pins, related, search, writes
+from surfaces.schemas import Problem
+
+log = logging.getLogger("everpin.surfaces")
+WEB = Path(__file__).parent / "web"
+CANNOT_START = 2
+DESCRIPTION = """Search, related pins and home feed over embeddings that are kept true to their pins.
+
+Every answer is of one model, and says which. Errors are problem documents (RFC 9457). A key travels as `Authorization: Bearer KEY`."""
+PROBLEMS = {
+    status: {"model": Problem, "description": words, "content": {"application/problem+json": {}}}
+    for status, words in {
+        400: "The body or the cursor cannot be read",
+        401: "No valid API key",
+        403: "The key lacks the scope",
+        413: "The body is too large",
+        422: "A value does not fit",
+        429: "Too many requests with this key; see Retry-After",
+        503: "Overload, or a store that does not answer; see Retry-After",
+    }.items()
+}
+NOT_FOUND = {404: {"model": Problem, "description": "No such pin", "content": {"application/problem+json": {}}}}
+GONE = {410: {"model": Problem, "description": "The cursor's model is gone", "content": {"application/problem+json": {}}}}
+
+
+def build_app(surface: Surface, access: Access) -> FastAPI:
+    """The API and the page over these parts, without the guards around it (`guarded`)."""
+    app = FastAPI(title="Everpin", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None)
+    app.state.surface, app.state.access = surface, access
+    handle_problems(app)
+    for routes, scope, more in (
+        (search.router, "read", GONE),
+        (related.router, "read", NOT_FOUND | GONE),
+        (feed.router, "read", GONE),
+        (writes.router, "write", NOT_FOUND),
+        (pins.router, "read", NOT_FOUND),
+    ):
+        app.include_router(routes, dependencies=[Depends(allow(scope))], responses=PROBLEMS | more)
+    app.include_router(operations.router)
+    app.include_router(operations.figures, dependencies=[Depends(allow("admin"))], responses=PROBLEMS)
+    app.mount("/web", StaticFiles(directory=WEB), name="web")
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(WEB / "index.html")
+
+    return app
+
+
+@contextmanager
+def surface_parts(config: Settings) -> Iterator[Surface]:
+    """Open everything that serving needs and close it after the block. Raises ArtifactError, Unavailable."""
+    with ExitStack() as stack:
+        metrics = Metrics(__version__)
+        live = LiveModels(config, open_stores(config, stack), metrics.live)
+        stack.callback(live.close)
+        metrics.watch(lambda: bool(live.problem), lambda: (live.now.encoder.hits, live.now.encoder.misses))
+        people, producer = People(config), Producer(config, live.now.model_id)
+        stack.callback(people.close)
+        stack.callback(producer.close)
+        cosaves = CoSaves(people)
+        stack.callback(cosaves.close)
+        yield Surface(config, live, people, producer, cosaves, Maps(), metrics)
+
+
+def serve(config: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises ArtifactError, Unavailable."""
+    keys = KeyRing(config.home)
+    if not keys.any() and not _loopback(config.host):
+        raise ArtifactError(f"EVERPIN_HOST={config.host} can be reached from other machines, and there are no API keys: make one with `everpin keys add`")
+    with surface_parts(config) as surface, _listening(config.host, config.port) as sock:
+        surface.live.start()
+        surface.cosaves.start()
+        threading.Thread(target=_warm, args=(surface,), name="everpin-warm-up", daemon=True).start()
+        url = f"http://{config.host}:{sock.getsockname()[1]}"
+        app = guarded(build_app(surface, Access(keys, surface.metrics)), Guards(config.max_in_flight, _origins(config)), surface.metrics)
+        _announce(config.home, url)
+        log.info("serving %s: model %s, keys %s", url, surface.live.now.model_id, "asked for" if keys.any() else "off (loopback only)")
+        uvicorn.Server(server_config(app, config)).run([sock])
+
+
+def server_config(app: object, config: Settings) -> uvicorn.Config:
+    """How uvicorn runs the app: its own log lines off, heads of requests bounded in size and time."""
+    from surfaces.protocol import BoundedHttp  # noqa: PLC0415  binds to uvicorn's implementation; a test without a server does not need it
+
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]  # any ASGI application
+        http=BoundedHttp,
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=10,
+    )
+
+
+def _warm(surface: Surface) -> None:
+    """Open the feature store before the first home feed asks for it: that takes seconds."""
+    try:
+        surface.people.open()
+    except Unavailable as error:
+        log.warning("%s", error)
+
+
+def _origins(config: Settings) -> tuple[str, ...]:
+    return tuple(filter(None, (origin.strip() for origin in config.cors_origins.split(","))))
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((host, port))
+        except OSError as error:
+            raise Unavailable(f"port {port} on {host} cannot be used ({error}); choose another EVERPIN_PORT, or 0 for any free one") from error
+        yield sock
+
+
+def _announce(home: Path, url: str) -> None:
+    fresh = home / f"{CARD}.{os.getpid()}"
+    fresh.write_text(json.dumps({"pid": os.getpid(), "url": url}))
+    fresh.replace(home / CARD)
+
+
+def main() -> None:
+    """Serve; exit code 2 and one line on standard error where it cannot start."""
+    try:
+        config = settings()
+        configure_logging(config.log_level)
+        end_with_parent(sys.argv)
+        serve(config)
+    except EverpinError as error:
+        print(f"everpin serve: {error}", file=sys.stderr)
+        sys.exit(CANNOT_START)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""What every route has in hand: the parts of the process, and one request with the model that answers it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import Response
+from pydantic import BaseModel
+
+from everpin.serving import LiveModels, Served
+from everpin.settings import Settings
+from pins.ports import Hit
+from surfaces.cosaves import CoSaves
+from surfaces.metrics import Metrics
+from surfaces.people import People
+from surfaces.problems import request_id
+from surfaces.producer import Producer
+from surfaces.projection import Maps
+from surfaces.stages import Stages
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """The parts of one serving process."""
+
+    config: Settings
+    live: LiveModels
+    people: People
+    producer: Producer
+    cosaves: CoSaves
+    maps: Maps
+    metrics: Metrics
+
+
+class Asked:
+    """One request. Which model answers it is decided here, once, however the alias moves meanwhile."""
+
+    def __init__(self, request: Request, served: Served | None = None) -> None:
+        self.surface: Surface = request.app.state.surface
+        self.served = served or self.surface.live.now
+        self.request_id = request_id(request)
+        self.stages = Stages()
+        self.stage = self.stages.stage
+
+    def head(self) -> dict[str, Any]:
+        """What every answer says of itself. Call it last: it holds the timings."""
+        timings = self.stages.ms()
+        for stage, ms in timings.items():
+            if stage != "total":
+                self.surface.metrics.stages.labels(stage).observe(ms / 1000)
+        return {"request_id": self.request_id, "model_id": self.served.model_id, "collection": self.served.collection, "timings_ms": timings}
+
+
+def answer(body: BaseModel, status: int = 200) -> Response:
+    """A model as a response, serialised once."""
+    return Response(body.model_dump_json(), status, media_type="application/json")
+
+
+def card(hit: Hit) -> dict[str, Any]:
+    """What a surface shows of a hit: the columns of `Card`."""
+    return shown(hit.pin_id, dict(hit.fields), hit.v, hit.refused)
+
+
+def shown(pin_id: str, fields: dict[str, Any], v: int, refused: str) -> dict[str, Any]:
+    """The columns of `Card` from a record's surface fields, whatever is missing or damaged in them."""
+    boards = fields.get("boards")
+    text = {name: str(fields.get(name) or "") for name in ("title", "lang", "category", "image_url", "link_url")}
+    created = fields.get("created_at_us")
+    more = {"boards": [str(board) for board in boards] if isinstance(boards, list) else [], "created_at": moment(created), "v": int(v), "refused": refused}
+    return {"pin_id": pin_id, **text, **more}
+
+
+def moment(at_us: object) -> datetime | None:
+    """Epoch microseconds as a time in UTC; None for 0 and for what is none."""
+    if not isinstance(at_us, int) or isinstance(at_us, bool) or not 0 < at_us < 253_402_300_799_000_000:  # the end of the year 9999
+        return None
+    return datetime.fromtimestamp(at_us / 1e6, UTC)
