@@ -21,7 +21,7 @@ test: test-units test-faults test-integration test-outages
 
 # Apart, so that `make -j4 test` runs them side by side: all but the first mostly wait for processes.
 test-units: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/contract tests/golden tests/training tests/unit --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest tests/client tests/contract tests/golden tests/training tests/unit --cov --cov-report=term:skip-covered
 
 test-faults: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/faults tests/e2e
@@ -62,8 +62,8 @@ $(VENV)/.runtime: $(VENV)/bin/pip pyproject.toml requirements/constraints.txt
 	$(PIP) -e '.[worker]'
 	touch $@
 
-$(VENV)/.dev: $(VENV)/bin/pip pyproject.toml requirements/constraints.txt
-	$(PIP) -e '.[dev]'
+$(VENV)/.dev: $(VENV)/bin/pip pyproject.toml client/pyproject.toml requirements/constraints.txt
+	$(PIP) -e '.[dev]' -e client
 	touch $@
 
 $(VENV)/.training: $(VENV)/bin/pip pyproject.toml requirements/constraints.txt
