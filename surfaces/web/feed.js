@@ -1,0 +1,171 @@
+/** The home feed of a user: their interests, the pins that follow from them, and how both follow what the user does. */
+
+import * as api from "./api.js";
+import { art } from "./art.js";
+import { card } from "./cards.js";
+import { el, find, say, toast } from "./dom.js";
+import { facts } from "./facts.js";
+import { Masonry } from "./masonry.js";
+import { busy, empty, problemNotice, skeleton } from "./notices.js";
+import { go } from "./router.js";
+import { milliseconds, percent, plural } from "./words.js";
+
+const PAGE = 24;
+const MOST = 100;
+const USERS = 40; // of the sample
+const FOLLOW_MS = 15_000;
+const POLL_MS = 250;
+
+export class FeedView {
+  #root = find("#view-feed");
+  #user = "";
+  #asking = null;
+  #cursor = null;
+  #interests = [];
+  #only = ""; // the interest that is looked at
+
+  constructor(onSave) {
+    this.masonry = new Masonry(find(".cards", this.#root), (item, rank) => card(item, { note: this.#why(item), onSave, rank }));
+    find(".more", this.#root).addEventListener("click", () => this.#more());
+    const ids = Array.from({ length: USERS }, (_, i) => `user-${String(i + 1).padStart(2, "0")}`);
+    find("#users").append(...ids.map((id) => el("option", { value: id })));
+    find("#user-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#switch();
+    });
+    find("#user").addEventListener("change", () => this.#switch());
+    find("#user").addEventListener("focus", (event) => event.target.select());
+  }
+
+  show({ user }) {
+    find("#user").value = user;
+    if (user === this.#user) return;
+    this.#user = user;
+    this.#only = "";
+    this.#load();
+  }
+
+  /** After an edit: ask again and mark what changed. */
+  async refresh(edited) {
+    if (!this.#user) return null;
+    const from = this.masonry.rankOf(edited);
+    const answer = await api.feed(this.#user, { limit: this.#limit() });
+    const changes = this.#render(answer, { mark: true, edited });
+    return { ...changes, from, to: this.masonry.rankOf(edited), shown: answer.results.length };
+  }
+
+  /** After an action: ask until the interests have taken it in, then mark what changed in the list. */
+  async follow(user) {
+    const started = performance.now();
+    const before = user === this.#user ? this.#interests : null;
+    if (!before) return;
+    while (performance.now() - started < FOLLOW_MS && user === this.#user) {
+      const answer = await api.feed(user, { limit: this.#limit() }).catch(() => null);
+      if (answer && user === this.#user && signature(answer.interests) !== signature(before)) {
+        const { came } = this.#render(answer, { mark: true });
+        toast(`Feed followed after ${milliseconds(performance.now() - started)}: ${plural(came.length, "new pin")}`, "is-good");
+        return;
+      }
+      await new Promise((done) => setTimeout(done, POLL_MS));
+    }
+  }
+
+  #limit() {
+    return Math.min(MOST, Math.max(PAGE, this.masonry.size));
+  }
+
+  #switch() {
+    const user = find("#user").value.trim();
+    if (user) go({ view: "feed", user, pin: "" });
+  }
+
+  async #load() {
+    this.#asking?.abort();
+    const asking = (this.#asking = new AbortController());
+    if (this.masonry.size === 0) this.#notice(skeleton());
+    busy(true);
+    try {
+      const answer = await api.feed(this.#user, { limit: PAGE }, asking.signal);
+      this.#render(answer);
+      const nobody = () => empty("Nothing to show yet", "No pins are in the index.");
+      this.#notice(answer.results.length ? null : nobody());
+      say(`Home feed of ${this.#user}: ${plural(answer.results.length, "pin")}`);
+    } catch (problem) {
+      if (problem.name === "AbortError") return;
+      this.masonry.render([]);
+      find(".interests", this.#root).replaceChildren();
+      this.#notice(problemNotice(problem, () => this.#load()));
+    } finally {
+      if (asking === this.#asking) busy(false);
+    }
+  }
+
+  #render(answer, marks) {
+    this.#interests = answer.interests;
+    this.#cursor = answer.cursor;
+    find(".more", this.#root).hidden = !answer.cursor;
+    const changes = this.masonry.render(answer.results, marks);
+    this.#drawInterests(answer);
+    this.#dim();
+    const words = answer.kind === "newest" ? "No history yet, so the newest pins" : plural(answer.interests.length, "interest");
+    find(".meta", this.#root).replaceChildren(el("span", {}, `${words} · ${plural(answer.results.length, "pin")}`), facts(answer));
+    return changes;
+  }
+
+  async #more() {
+    try {
+      const answer = await api.feed(this.#user, { limit: PAGE, cursor: this.#cursor }, this.#asking?.signal);
+      this.#cursor = answer.cursor;
+      find(".more", this.#root).hidden = !answer.cursor;
+      const added = this.masonry.append(answer.results);
+      find(".card-open", added[0])?.focus({ preventScroll: true });
+      this.#dim();
+    } catch (problem) {
+      if (problem.status === 410) this.#load();
+      else if (problem.name !== "AbortError") this.#notice(problemNotice(problem, () => this.#more()));
+    }
+  }
+
+  #drawInterests({ interests, kind }) {
+    const list = find(".interests", this.#root);
+    list.hidden = kind === "newest";
+    list.replaceChildren(...interests.map((interest) => el("li", {}, this.#interest(interest))));
+  }
+
+  /** An interest: its medoid, its share, and whether this answer drew on it. Pressed, it leaves its own pins in sight. */
+  #interest({ medoid, title, importance, pins, sampled }) {
+    const look = () => {
+      this.#only = this.#only === medoid ? "" : medoid;
+      this.#dim();
+    };
+    const card = this.masonry.node(medoid);
+    const category = card?.dataset.category ?? medoid.split("-")[0];
+    return el(
+      "button",
+      { class: `interest${sampled ? " is-sampled" : ""}`, type: "button", "data-medoid": medoid, "aria-pressed": "false", disabled: !sampled, on: { click: look } },
+      art({ pin_id: medoid, category }, { ratio: 1, badge: false }),
+      el("span", { class: "interest-text" }, el("span", { class: "interest-title" }, title || medoid), el("span", { class: "interest-facts" }, `${percent(importance)} · ${plural(pins, "pin")}`)),
+      el("span", { class: "interest-state" }, sampled ? "In this feed" : "Resting"),
+    );
+  }
+
+  #dim() {
+    for (const button of this.#root.querySelectorAll(".interest")) button.setAttribute("aria-pressed", String(button.dataset.medoid === this.#only));
+    for (const node of this.#root.querySelectorAll(".card")) {
+      const note = find("[data-interest]", node);
+      node.classList.toggle("is-dim", Boolean(this.#only) && note?.dataset.interest !== this.#only);
+    }
+  }
+
+  #why({ why, interest }) {
+    return el("span", { class: "why", "data-interest": interest ?? "" }, why);
+  }
+
+  #notice(content) {
+    find(".notice-slot", this.#root).replaceChildren(...(content ? [content] : []));
+    if (content) find(".more", this.#root).hidden = true;
+  }
+}
+
+/** What of the interests an action changes; importance alone drifts with time. */
+const signature = (interests) => JSON.stringify(interests.map(({ medoid, pins }) => [medoid, pins]).sort());

@@ -1,0 +1,194 @@
+/** A pin's own panel: picture, title to edit, freshness, why it matched, related pins, and what the model read. */
+
+import * as api from "./api.js";
+import { art } from "./art.js";
+import { badge, categoryTag, row } from "./cards.js";
+import { Editor } from "./edit.js";
+import { el, find, say } from "./dom.js";
+import { factList } from "./facts.js";
+import { problemNotice } from "./notices.js";
+import { go, state } from "./router.js";
+import { ago, dateTime, languageName, percent, plural, titleOf } from "./words.js";
+
+const RELATED = 8;
+const SHEET = matchMedia("(max-width: 1099px)"); // narrower than this the panel covers the page, and is modal
+
+export class Panel {
+  #dialog = find("#panel");
+  #body = find("#panel-body");
+  #pinId = "";
+  #asking = null;
+  #opener = null;
+  #clock = 0;
+
+  /** `resultOf(id)`: the search result of a pin; `query()`: of what; `onChanged(id)`: asks the list again; `onSave(card, button)`. */
+  constructor({ resultOf, query, onChanged, onSave }) {
+    Object.assign(this, { resultOf, query, onChanged, onSave });
+    find("#panel-close").addEventListener("click", () => this.#leave());
+    this.#dialog.addEventListener("cancel", (event) => {
+      event.preventDefault();
+      this.#leave();
+    });
+    this.#dialog.addEventListener("click", (event) => event.target === this.#dialog && this.#leave());
+    addEventListener("keydown", (event) => event.key === "Escape" && !event.defaultPrevented && this.#pinId && !SHEET.matches && this.#leave());
+    SHEET.addEventListener("change", () => this.#pinId && this.#open(true));
+  }
+
+  /** Show a pin, or with an empty id close. */
+  show(pinId) {
+    if (pinId === this.#pinId) return;
+    const was = this.#pinId;
+    this.#pinId = pinId;
+    this.#asking?.abort();
+    clearInterval(this.#clock);
+    if (!pinId) return this.#close();
+    if (!was) this.#opener = document.activeElement;
+    this.#body.replaceChildren(el("div", { class: "panel-ghost" }));
+    this.#open(false);
+    this.#load();
+  }
+
+  #open(again) {
+    if (again || !this.#dialog.open) {
+      this.#dialog.close();
+      this.#dialog[SHEET.matches ? "showModal" : "show"]();
+    }
+    document.body.classList.add("has-panel");
+    this.#dialog.scrollTop = 0;
+    find("#panel-close").focus({ preventScroll: true });
+  }
+
+  #leave() {
+    go({ pin: "" }, { replace: true });
+  }
+
+  #close() {
+    this.#dialog.close();
+    document.body.classList.remove("has-panel");
+    const back = this.#opener?.isConnected ? this.#opener : find("#query");
+    back.focus({ preventScroll: true });
+  }
+
+  async #load() {
+    const pinId = this.#pinId;
+    const asking = (this.#asking = new AbortController());
+    try {
+      const answer = await api.pin(pinId, asking.signal);
+      this.#draw(answer);
+      await this.#loadRelated(pinId, asking.signal);
+    } catch (problem) {
+      if (problem.name === "AbortError") return;
+      const notice = problem.status === 404 ? gone(pinId) : problemNotice(problem, () => this.#load());
+      this.#body.replaceChildren(el("h2", { id: "panel-title", class: "unseen" }, pinId), notice);
+    }
+  }
+
+  #draw(answer) {
+    const { pin } = answer;
+    this.editor = new Editor(answer, {
+      onEmbedded: (fresh) => this.#redraw(fresh),
+      onSearchable: () => this.onChanged(pin.pin_id),
+    });
+    this.saving = el("button", { class: "button", type: "button", on: { click: (event) => this.onSave(pin, event.currentTarget) } }, "Save");
+    this.#body.replaceChildren(
+      art(pin, { ratio: 0.62 }),
+      el("div", { class: "panel-head" }, el("div", { class: "tags" }, pin.category && categoryTag(pin.category), pin.lang && el("span", { class: "tag" }, languageName(pin.lang))), this.saving),
+      this.editor.element,
+      el("section", { class: "story" }),
+      el("section", { class: "match" }),
+      el("section", { class: "related", "aria-labelledby": "related-title" }, el("h3", { id: "related-title" }, "Related pins"), el("div", { class: "rows" })),
+      el("section", { class: "read" }),
+    );
+    this.#redraw(answer);
+    say(titleOf(pin));
+  }
+
+  /** What an update changes: the story, the match, and what the model read. */
+  #redraw(answer) {
+    this.#drawStory(answer);
+    this.#drawMatch(answer.pin.pin_id);
+    this.#drawRead(answer);
+  }
+
+  #drawStory(answer) {
+    const { pin, state: condition } = answer;
+    const words = el("p", { class: "age" }, el("span", { class: "pulse", "aria-hidden": "true" }), el("span", { class: "age-words" }));
+    const received = performance.now();
+    const tick = () => {
+      find(".age-words", words).textContent = freshness(answer, (performance.now() - received) / 1000);
+    };
+    clearInterval(this.#clock);
+    this.#clock = setInterval(tick, 1000);
+    tick();
+    const link = /^https?:/.test(pin.link_url) && el("a", { class: "link", href: pin.link_url, target: "_blank", rel: "noopener noreferrer" }, new URL(pin.link_url).hostname);
+    const boards = pin.boards.length ? el("p", { class: "boards" }, el("span", { class: "muted" }, "Saved to "), [...new Set(pin.boards)].slice(0, 4).join(", ")) : null;
+    const refused = pin.refused && el("p", { class: "card-warning" }, `Its newest text could not be embedded, so it is found by the one before: ${pin.refused}`);
+    const stateNote = condition === "live" ? null : el("p", { class: "card-warning" }, condition === "deleted" ? "This pin is deleted." : "There is nothing to embed in this pin, so search does not find it.");
+    find(".story", this.#body).replaceChildren(...[words, stateNote, refused, boards, link].filter(Boolean));
+  }
+
+  /** Why the last search found it: the level probabilities, and the ranks by meaning and by words. */
+  #drawMatch(pinId) {
+    const result = this.resultOf(pinId);
+    const section = find(".match", this.#body);
+    if (!result?.explain) return section.replaceChildren();
+    const { level_probabilities: shares, dense_rank: dense, sparse_rank: sparse, matched_terms: terms, cosine } = result.explain;
+    const bars = shares.map((share, i) => {
+      const bar = el("span", { class: "share-bar" });
+      bar.style.setProperty("--share", String(share));
+      return el("li", { class: i + 1 === result.level ? "is-likely" : "" }, el("span", {}, `Level ${i + 1}`), bar, el("span", {}, percent(share)));
+    });
+    const found = [dense && `by meaning at ${dense}${cosine === null ? "" : ` (cosine ${cosine.toFixed(2)})`}`, sparse && `by words at ${sparse}`].filter(Boolean);
+    section.replaceChildren(
+      el("h3", {}, `Why “${this.query()}” found it`),
+      badge(result),
+      bars.length ? el("ol", { class: "shares" }, bars) : "",
+      found.length ? el("p", { class: "muted" }, `Found ${found.join(" and ")}.`) : "",
+      terms.length ? el("p", { class: "muted" }, `Shared words: ${terms.join(", ")}`) : "",
+    );
+  }
+
+  async #loadRelated(pinId, signal, cursor = null) {
+    const rows = find(".related .rows", this.#body);
+    try {
+      const answer = await api.related(pinId, { limit: RELATED, cursor }, signal);
+      find(".related .button", this.#body)?.remove();
+      rows.append(...answer.results.map((item) => row(item, item.why)));
+      if (answer.cursor) {
+        const more = () => this.#loadRelated(pinId, signal, answer.cursor);
+        rows.after(el("button", { class: "button", type: "button", on: { click: more } }, "More like this"));
+      }
+      if (!rows.children.length) rows.append(el("p", { class: "muted" }, "No pin is near enough to this one."));
+    } catch (problem) {
+      if (problem.name === "AbortError") throw problem;
+      const words = problem.status === 404 ? "It has no vector, so nothing is near it." : `${problem.title}. ${problem.detail ?? ""}`;
+      rows.replaceChildren(el("p", { class: "muted" }, words));
+    }
+  }
+
+  #drawRead(answer) {
+    const rows = [
+      ["pin", answer.pin.pin_id],
+      ["model", answer.model_id],
+      ["version v", String(answer.v)],
+      ["embedded", answer.embedded_at ? dateTime(answer.embedded_at) : "never"],
+      ...Object.entries(answer.features_as_of).map(([view, time]) => [view, dateTime(time)]),
+      ["collection", answer.collection],
+      ["request", answer.request_id],
+    ];
+    const open = find(".read details", this.#body)?.open ?? false;
+    const text = el("p", { class: "embedded-text", lang: answer.pin.lang || null }, answer.text || "(no text)");
+    const content = el("details", { open }, el("summary", {}, "What the model read"), text, factList(rows));
+    find(".read", this.#body).replaceChildren(content);
+  }
+}
+
+/** `Embedded 3 s ago because its text changed in meaning`. */
+function freshness({ age_s: age, reason_meaning: because }, since) {
+  if (age === null) return `Not embedded: ${because}`;
+  return `Embedded ${ago(age + since)} because ${because}`;
+}
+
+function gone(pinId) {
+  return el("div", { class: "notice" }, el("h2", {}, "No such pin"), el("p", {}, `The index has no pin ${pinId}. It may have been deleted.`));
+}

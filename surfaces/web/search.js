@@ -1,0 +1,180 @@
+/** The search view: live results with their relevance, filters, further pages. Without a query, the newest pins. */
+
+import * as api from "./api.js";
+import { badge, card } from "./cards.js";
+import { glyph } from "./categories.js";
+import { el, find, say } from "./dom.js";
+import { facts } from "./facts.js";
+import { Masonry } from "./masonry.js";
+import { busy, empty, problemNotice, skeleton } from "./notices.js";
+import { go, state } from "./router.js";
+import { capital, languageName, plural } from "./words.js";
+
+const PAGE = 24;
+const MOST = 100; // the API's limit for one page
+const VISITOR = "visitor"; // has no history, so the feed is the newest pins
+const SUGGESTIONS = ["balcony herb garden", "small bathroom storage", "cosy reading nook", "pain au levain", "kleiner Balkon", "viaje en tren", "刺し子"];
+const MATCHES = [["", "Meaning and words"], ["dense", "Meaning"], ["sparse", "Words"]];
+
+export class SearchView {
+  #root = find("#view-search");
+  #known = { category: new Set(), lang: new Set() };
+  #shown = null; // what the list is of
+  #asking = null;
+  #cursor = null;
+  #results = [];
+
+  /** `onSave(card, button)` is called when a pin is saved. */
+  constructor(onSave) {
+    const note = (item) => (item.level ? badge(item) : null);
+    this.masonry = new Masonry(find(".cards", this.#root), (item, rank) => card(item, { note: note(item), onSave, rank }));
+    find(".more", this.#root).addEventListener("click", () => this.#more());
+    find(".suggestions", this.#root).append(
+      ...SUGGESTIONS.map((words) => el("button", { class: "chip", type: "button", on: { click: () => go({ q: words }) } }, words)),
+    );
+    find("#lang", this.#root).addEventListener("change", (event) => go({ lang: event.target.value }));
+    find("#match", this.#root).append(...MATCHES.map(([value, words]) => el("option", { value }, words)));
+    find("#match", this.#root).addEventListener("change", (event) => go({ match: event.target.value }));
+  }
+
+  /** The result of a pin, with its explanation; undefined where it is not in the list. */
+  resultOf(pinId) {
+    return this.#results.find((result) => result.pin_id === pinId);
+  }
+
+  get query() {
+    return this.#shown?.q ?? "";
+  }
+
+  show({ q, lang, category, match }) {
+    const wanted = { q, lang: q && lang, category: q && category, match: q && match };
+    if (JSON.stringify(wanted) === JSON.stringify(this.#shown)) return;
+    this.#shown = wanted;
+    this.#drawFilters();
+    this.#load();
+  }
+
+  /** Ask again and mark what changed; gives `{came, went, from, to, shown}` with the edited pin's ranks (0: not in the list). */
+  async refresh(edited) {
+    if (!this.#shown) return null;
+    const from = this.masonry.rankOf(edited);
+    const answer = await this.#ask(null, Math.min(MOST, Math.max(PAGE, this.masonry.size)));
+    this.#take(answer);
+    const changes = this.masonry.render(answer.results, { mark: true, edited });
+    this.#drawMeta(answer);
+    return { ...changes, from, to: this.masonry.rankOf(edited), shown: answer.results.length };
+  }
+
+  async #load() {
+    this.#asking?.abort();
+    const asking = (this.#asking = new AbortController());
+    const first = this.masonry.size === 0;
+    if (first) this.#notice(skeleton());
+    busy(true);
+    this.#root.setAttribute("aria-busy", "true");
+    try {
+      const answer = await this.#ask(asking.signal, PAGE);
+      if (asking.signal.aborted) return;
+      this.#take(answer);
+      this.masonry.render(answer.results);
+      this.#drawMeta(answer);
+      this.#drawFilters();
+      this.#notice(answer.results.length ? null : this.#nothing());
+      say(`${plural(answer.results.length, "result")}`);
+    } catch (problem) {
+      if (problem.name === "AbortError") return;
+      this.masonry.render([]);
+      this.#notice(problemNotice(problem, () => this.#load()));
+    } finally {
+      if (asking === this.#asking) {
+        busy(false);
+        this.#root.removeAttribute("aria-busy");
+      }
+    }
+  }
+
+  #ask(signal, limit, cursor = null) {
+    const { q, lang, category, match } = this.#shown;
+    if (!q) return api.feed(VISITOR, { limit, cursor }, signal);
+    const filters = Object.fromEntries(Object.entries({ lang, category }).filter(([, value]) => value));
+    const body = { query: q, limit, filters, explain: true, ...(match ? { retrieval: match } : {}), ...(cursor ? { cursor } : {}) };
+    return api.search(body, signal);
+  }
+
+  #take(answer) {
+    this.#results = answer.results;
+    this.#learn(answer);
+  }
+
+  #learn(answer) {
+    this.#cursor = answer.cursor;
+    find(".more", this.#root).hidden = !answer.cursor;
+    for (const { category, lang } of answer.results) {
+      if (category) this.#known.category.add(category);
+      if (lang) this.#known.lang.add(lang);
+    }
+  }
+
+  async #more() {
+    const button = find(".more", this.#root);
+    button.disabled = true;
+    try {
+      const answer = await this.#ask(this.#asking?.signal, PAGE, this.#cursor);
+      this.#learn(answer);
+      this.#results.push(...answer.results);
+      const added = this.masonry.append(answer.results);
+      find(".card-open", added[0])?.focus({ preventScroll: true });
+      say(`${plural(added.length, "more pin")}`);
+    } catch (problem) {
+      if (problem.status === 410) this.#load(); // the model that the pages were of is gone: begin again
+      else if (problem.name !== "AbortError") this.#notice(problemNotice(problem, () => this.#more()));
+    } finally {
+      button.disabled = false;
+    }
+  }
+
+  #drawMeta(answer) {
+    const { q } = this.#shown;
+    find("#search-title").replaceChildren(q ? el("span", { class: "quoted" }, answer.query ?? q) : "New today");
+    const guess = answer.lang_guess ? `${languageName(answer.lang_guess)} query` : "";
+    const count = `${plural(this.masonry.size, "pin")}${answer.cursor ? ", more below" : ""}`;
+    find(".meta", this.#root).replaceChildren(el("span", {}, [count, guess].filter(Boolean).join(" · ")), facts(answer));
+  }
+
+  #drawFilters() {
+    const { q, lang, category, match } = this.#shown;
+    find(".filters", this.#root).hidden = !q;
+    find(".hero", this.#root).hidden = Boolean(q);
+    const chips = ["", ...[...this.#known.category].sort()].map((name) => {
+      const on = { click: () => go({ category: name }) };
+      const face = name ? [glyph(name), capital(name)] : ["Everything"];
+      return el("button", { class: "chip", type: "button", "data-category": name || null, "aria-pressed": String(name === category), on }, face);
+    });
+    const focused = document.activeElement?.closest?.(".category-chips") ? document.activeElement.dataset.category ?? "" : null;
+    const row = find(".category-chips", this.#root);
+    row.replaceChildren(...chips);
+    if (focused !== null) [...row.children].find((chip) => (chip.dataset.category ?? "") === focused)?.focus();
+    const languages = [...new Set([...this.#known.lang, ...(lang ? [lang] : [])])].sort();
+    const options = languages.map((code) => el("option", { value: code }, languageName(code)));
+    find("#lang", this.#root).replaceChildren(el("option", { value: "" }, "Any language"), ...options);
+    find("#lang", this.#root).value = lang;
+    find("#match", this.#root).value = match;
+  }
+
+  #nothing() {
+    const { q, lang, category } = this.#shown;
+    if (!q) return empty("No pins yet", "As soon as the first pin is embedded, it is here.");
+    if (!lang && !category) return empty("Nothing fits that", `No pin comes near “${q}”. Fewer or other words may find one.`);
+    const clear = el("button", { class: "button", type: "button", on: { click: () => go({ lang: "", category: "" }) } }, "Remove filters");
+    return empty("Nothing fits that here", `No pin comes near “${q}” with these filters.`, clear);
+  }
+
+  #notice(content) {
+    find(".notice-slot", this.#root).replaceChildren(...(content ? [content] : []));
+    if (content) find(".more", this.#root).hidden = true;
+    if (content) find(".meta", this.#root).replaceChildren();
+  }
+}
+
+/** Whether the search view is the one that is shown. */
+export const searching = () => state().view === "search";
