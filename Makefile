@@ -9,7 +9,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install -q -c requirements/constra
 help:
 	@echo "make demo      install the runtime (no torch) and run the whole system on embedded parts"
 	@echo "make test      install what tests need and run them all; missing services skip, with CI=true they fail"
-	@echo "make check     ruff, mypy strict, import-linter, yamllint, alert rules with promtool"
+	@echo "make check     ruff, mypy strict, import-linter, yamllint, alert rules with promtool, audit of dependencies"
 	@echo "make training  install torch and the training extra"
 	@echo "make bench     run every benchmark and rewrite bench/*.json (run nothing beside it)"
 	@echo "make lock      rewrite requirements/constraints.txt from what is installed"
@@ -38,6 +38,7 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/yamllint -c .yamllint.yaml docker feature_repo ops
 	$(BIN)/python -m pytest tests/unit/test_ops.py
+	$(BIN)/python requirements/audit.py
 
 training: $(VENV)/.training
 

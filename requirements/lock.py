@@ -5,7 +5,8 @@ torch's accelerator libraries are left out, so that a CPU build and a GPU build 
 
 from importlib.metadata import distributions
 
-ACCELERATOR = ("nvidia-", "cuda-", "triton", "everpin", "pip", "setuptools")
+ACCELERATOR = ("nvidia-", "cuda-", "triton", "everpin")
+TOOLS = {"pip", "setuptools"}
 
 
 def main() -> None:
@@ -13,7 +14,7 @@ def main() -> None:
     found = {d.metadata["Name"].lower().replace("_", "-"): d.version.split("+")[0] for d in distributions()}
     print("# Every version Everpin is tested with. Use it as `pip install -c requirements/constraints.txt`; rewrite it with `make lock`.")
     for name in sorted(found):
-        if not name.startswith(ACCELERATOR):
+        if not name.startswith(ACCELERATOR) and name not in TOOLS:
             print(f"{name}=={found[name]}")
 
 

@@ -94,6 +94,15 @@ def test_the_image_runs_the_worker_without_root() -> None:
     assert (instructions("ENTRYPOINT"), instructions("CMD")) == (['["everpin"]'], ['["worker"]'])
 
 
+def test_our_containers_may_write_nowhere_but_in_their_state_and_gain_no_rights() -> None:
+    for service in OURS.values():
+        assert service["read_only"] is True
+        assert service["tmpfs"] == ["/tmp"]
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert not {"cap_add", "privileged", "user", "network_mode", "pid"} & set(service)
+
+
 def test_state_lies_in_the_volume_and_the_health_check_asks_the_worker() -> None:
     (environment,) = instructions("ENV")
     assert f"EVERPIN_HOME={instructions('VOLUME')[0]}" in environment.split()
