@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
 
 from pins.errors import EverpinError, InvalidEvent
-from pins.events import MAX_PIN_ID_CHARS, PinEvent, decode
+from pins.events import PinEvent, decode
 from pins.features import INT64_MAX, FeatureRow
+from pins.wire import MAX_ID_CHARS
 
 T = TypeVar("T")
 BATCH = 256
@@ -31,7 +32,7 @@ class PinRow(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    pin_id: str = Field(min_length=1, max_length=MAX_PIN_ID_CHARS, description="the pin's id, stable for ever")
+    pin_id: str = Field(min_length=1, max_length=MAX_ID_CHARS, description="the pin's id, stable for ever")
     title: str | None = Field(None, description="title as the author wrote it")
     description: str | None = Field(None, description="description; HTML is removed")
     caption: str | None = Field(None, description="caption of the image, by a person or a model")

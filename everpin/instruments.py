@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 from prometheus_client import Histogram
 
 from everpin.telemetry import Telemetry
+from pins.actions import HistoryWrite, StoredHistory
 from pins.changes import IndexedPin
 from pins.errors import Unavailable
 from pins.features import FeatureRow, PinFeatures
@@ -86,6 +87,18 @@ class _TimedFeatures(_Timed):
         with self._call(self._telemetry.feature_read):
             found: Mapping[str, PinFeatures] = self._inner.of(pin_ids)
         return found
+
+    def histories(self, user_ids: Sequence[str]) -> Mapping[str, StoredHistory]:
+        with self._call(self._telemetry.feature_read):
+            found: Mapping[str, StoredHistory] = self._inner.histories(user_ids)
+        return found
+
+    def replace(self, writes: Sequence[HistoryWrite]) -> set[str]:
+        if not writes:
+            return set()
+        with self._call(self._telemetry.feature_write):
+            landed: set[str] = self._inner.replace(writes)
+        return landed
 
 
 class _TimedEncoder(_Timed):

@@ -16,7 +16,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
-from pins import changes, events
+from pins import actions, changes, events
 
 RECENT = 10_000
 """Events whose freshness is kept exactly, for percentiles in `everpin status`."""
@@ -30,7 +30,7 @@ STATES = ("live", "textless", "dead", "refused")
 TAKEN_TOPICS = ("pin-updates", "pin-updates.parked")
 REFUSALS = ("encoder_error", "bad_vector", "bad_version", "point_refused", "defect")
 """Why a pin's text or point is refused: the pin is marked and its message goes to dead letters."""
-DEAD_REASONS = (*events.REASONS, *REFUSALS, "features_behind")
+DEAD_REASONS = (*events.REASONS, *actions.REASONS, *REFUSALS, "features_behind")
 OPEN: tuple[str, ...] = ()
 """A label without a list of values: what bounds it is said in the metric's meaning."""
 
@@ -58,6 +58,8 @@ METRICS = (
            "compare the outcomes with a usual day: all embedded or all skipped is a producer or a deploy", {"outcome": tuple(changes.REASONS)}),
     Metric("everpin_events_total", "counter", "messages", "Messages taken from pin-updates and pin-updates.parked, by topic",
            "0 while lag grows: the worker is stalled; see its log", {"topic": TAKEN_TOPICS}),
+    Metric("everpin_user_actions_total", "counter", "actions", "User actions taken from user-actions, by outcome",
+           "0 while its lag grows: see the worker's log; nearly all unchanged: a producer sends everything twice", {"outcome": tuple(actions.OUTCOMES)}),
     Metric("everpin_encoded_texts_total", "counter", "texts", "Texts the worker sent to the encoder",
            "far above the usual: something changes every text, such as a new template or producer"),
     Metric("everpin_dead_letters_total", "counter", "messages", "Messages sent to pin-updates.dead, by reason",
@@ -83,7 +85,7 @@ METRICS = (
            "above the freshness target for minutes: as for lag in messages", _PARTITION),
     Metric("everpin_committed_offset", "gauge", "offset", "Committed offset of each partition this worker has",
            "standing still while messages are taken: nothing would survive a restart; restart the worker", _PARTITION),
-    Metric("everpin_partitions_assigned", "gauge", "partitions", "Partitions this worker has, over both topics",
+    Metric("everpin_partitions_assigned", "gauge", "partitions", "Partitions this worker has, over all topics",
            "0: more workers than partitions, or the worker cannot join its group"),
     Metric("everpin_rebalances_total", "counter", "rebalances", "Rebalances of the group that this worker saw",
            "several in ten minutes without a deploy: a worker joins and leaves; find the one that restarts"),
@@ -145,6 +147,7 @@ class Telemetry:
     def _stream_metrics(self) -> None:
         self.pins = self._make(Counter, "everpin_pins_total")
         self.events = self._make(Counter, "everpin_events_total")
+        self.user_actions = self._make(Counter, "everpin_user_actions_total")
         self.dead_letters = self._make(Counter, "everpin_dead_letters_total")
         self.dead_letter_depth = self._make(Gauge, "everpin_dead_letter_depth")
         self.dead_letter_oldest = self._make(Gauge, "everpin_dead_letter_oldest_seconds")
@@ -202,6 +205,11 @@ class Telemetry:
         for value in seconds:
             self.freshness.observe(value)
             self._recent.append(value)
+
+    def observe_actions(self, outcomes: Mapping[str, int]) -> None:
+        """User actions by outcome, of `pins.actions.OUTCOMES`."""
+        for outcome, number in outcomes.items():
+            self.user_actions.labels(outcome).inc(number)
 
     def freshness_ms(self) -> dict[str, float | None]:
         """Percentiles of the last 10,000 embedded events, in milliseconds; None before the first."""

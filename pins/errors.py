@@ -17,7 +17,7 @@ class EverpinError(Exception):
 
 
 class InvalidEvent(EverpinError):
-    """The message is not an event Everpin can act on. `reason` is a short code of the closed set in `pins.events.REASONS`."""
+    """The message is not an event Everpin can act on. `reason` is a short code of `pins.events.REASONS` or `pins.actions.REASONS`."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -63,4 +63,8 @@ class ArtifactError(EverpinError):
 
 
 class PinNotFound(EverpinError):
-    """No live pin with this id is in the index."""
+    """No live pin with this id and a vector is in the index. `reason`: `unknown`, `deleted` or `no_text`."""
+
+    def __init__(self, message: str, reason: str = "unknown") -> None:
+        super().__init__(message)
+        self.reason = reason

@@ -21,19 +21,12 @@ from typing import Any
 
 from pins.errors import InvalidEvent
 from pins.features import VIEWS
-
-MAX_EVENT_BYTES = 900_000
-"""Kafka's default `message.max.bytes` is 1,048,588, headers included: a larger event might not fit when it is parked or dead."""
-MAX_PIN_ID_CHARS = 256
-FUTURE_TOLERANCE_US = 300_000_000
-"""Five minutes. A time beyond it would outrank every honest write to come, so it is refused."""
-EARLIEST_US = 1_000_000_000_000_000
-"""2001-09-09 in epoch microseconds: anything smaller was given in another unit."""
+from pins.wire import entity_id, json_object, key_text, require_key, time_us
 
 REASONS = {
     "not_json": "the value is not UTF-8 JSON",
     "bad_shape": "the JSON is not an object with the fields of an event",
-    "unknown_type": "the type is neither pin_updated nor pin_deleted",
+    "unknown_type": "the type is none that its topic knows",
     "bad_pin_id": "the pin id is missing, empty, too long, or differs from the message key",
     "bad_time": "a time is not epoch microseconds",
     "far_future": "a time lies further ahead than clocks may disagree",
@@ -73,14 +66,11 @@ def decode(key: bytes | None, value: bytes | None, *, timestamp_us: int, now_us:
     `timestamp_us` is the broker's message time, used where the event names no time of its own. Raises InvalidEvent.
     """
     if value is None:
-        return PinDeleted(_pin_id(_text(key)), _time(timestamp_us, now_us))
-    if len(value) > MAX_EVENT_BYTES:
-        raise InvalidEvent("too_large", f"{len(value)} bytes; send at most {MAX_EVENT_BYTES}")
-    body = _json_object(value)
-    pin_id = _pin_id(body.get("pin_id"))
-    if key and _text(key) != pin_id:
-        raise InvalidEvent("bad_pin_id", f"message key {key[:64]!r} is not the event's pin id {pin_id[:64]!r}; use the pin id as key")
-    event_time_us = _time(body.get("event_time_us", timestamp_us), now_us)
+        return PinDeleted(entity_id(key_text(key)), time_us(timestamp_us, now_us))
+    body = json_object(value)
+    pin_id = entity_id(body.get("pin_id"))
+    require_key(key, pin_id)
+    event_time_us = time_us(body.get("event_time_us", timestamp_us), now_us)
     match body.get("type"):
         case "pin_updated":
             return PinUpdated(pin_id, event_time_us, _features(body.get("features")), _as_of(body.get("features_as_of"), now_us), _flag(body, "reembed"))
@@ -111,43 +101,6 @@ def by_pin(events: Iterable[PinEvent]) -> dict[str, list[PinEvent]]:
     return grouped
 
 
-def _text(raw: bytes | None) -> str | None:
-    try:
-        return None if raw is None else raw.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidEvent("bad_pin_id", f"message key {raw!r:.80} is not UTF-8") from error
-
-
-def _json_object(value: bytes) -> dict[str, Any]:
-    try:
-        body = json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise InvalidEvent("not_json", f"{error}; value starts with {value[:60]!r}") from error
-    if not isinstance(body, dict):
-        raise InvalidEvent("bad_shape", f"expected a JSON object, got {type(body).__name__}")
-    return body
-
-
-def _pin_id(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise InvalidEvent("bad_pin_id", f"{value!r:.80}; send a non-empty string as pin_id and as message key")
-    if len(value) > MAX_PIN_ID_CHARS:
-        raise InvalidEvent("bad_pin_id", f"{len(value)} characters; at most {MAX_PIN_ID_CHARS} are allowed")
-    if any(0xD800 <= ord(char) <= 0xDFFF for char in value):
-        raise InvalidEvent("bad_pin_id", f"{value!a:.80} holds a lone surrogate, which has no UTF-8 form")
-    return value
-
-
-def _time(value: object, now_us: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < EARLIEST_US:
-        raise InvalidEvent("bad_time", f"{value!r:.40}; times are integers in epoch microseconds")
-    if value > now_us + FUTURE_TOLERANCE_US:
-        ahead_s = (value - now_us) // 1_000_000  # whole numbers: JSON's may be too large for a float
-        accepted_s = FUTURE_TOLERANCE_US // 1_000_000
-        raise InvalidEvent("far_future", f"{value!r:.40} us is {ahead_s!r:.40} s ahead of this worker; at most {accepted_s} s is accepted")
-    return value
-
-
 def _flag(body: Mapping[str, Any], name: str) -> bool:
     value = body.get(name, False)
     if not isinstance(value, bool):
@@ -160,7 +113,7 @@ def _as_of(value: object, now_us: int) -> dict[str, int]:
         return {}
     if not isinstance(value, dict) or not set(value) <= set(VIEWS):
         raise InvalidEvent("bad_features", f"features_as_of must map views of {sorted(VIEWS)} to epoch microseconds, got {value!r:.80}")
-    return {view: _time(as_of, now_us) for view, as_of in value.items()}
+    return {view: time_us(as_of, now_us) for view, as_of in value.items()}
 
 
 def _features(value: object) -> dict[str, dict[str, Any]]:

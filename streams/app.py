@@ -37,7 +37,8 @@ from everpin.parents import end_with_parent
 from everpin.settings import Settings, settings
 from everpin.wiring import WorkerParts, now_us, require_broker, worker_group, worker_parts
 from pins.errors import EverpinError, Unavailable
-from streams.broker import DEAD, EMBEDDED, PARKED, UPDATES, Broker, ensure_topics
+from streams.actions import ActionWorker
+from streams.broker import DEAD, EMBEDDED, PARKED, UPDATES, USER_ACTIONS, Broker, ensure_topics
 from streams.parking import Parked, Parking
 from streams.sensors import Figures, Watch, faust_sensor
 from streams.transport import EmbeddedApp
@@ -92,9 +93,10 @@ class WorkerProcess:
         datadir.mkdir(parents=True, exist_ok=True)
         group = worker_group(config, parts.encoder.model_id)
         self.app = build_app(broker, group, datadir, config)
-        self.topics = {name: self.app.topic(name, key_type=bytes, value_type=bytes) for name in (UPDATES, PARKED, DEAD, EMBEDDED)}
+        self.topics = {name: self.app.topic(name, key_type=bytes, value_type=bytes) for name in (UPDATES, PARKED, DEAD, EMBEDDED, USER_ACTIONS)}
         limits = Limits(config.retry_budget_s, config.dead_letter_limit, config.park_delay_s, config.park_deadline_s)
         self.worker = Worker(parts.indexer, self.send, Figures(parts, vitals), limits, now_us)
+        self.action_worker = ActionWorker(self.worker, parts.features, parts.telemetry.observe_actions)
         self.parking: Parking[Any] = Parking(now_us, lambda event: event.ack())
         self._parked_paused = False
         self.stopping = False
@@ -109,6 +111,7 @@ class WorkerProcess:
     def _subscribe(self) -> None:
         self.app.agent(self.topics[UPDATES], name="updates")(self.updates)
         self.app.agent(self.topics[PARKED], name="parked")(self.parked)
+        self.app.agent(self.topics[USER_ACTIONS], name="actions")(self.actions)
         self.app.task(self.due)
         self.app.timer(MIND_S, name="everpin-kafka")(self._tick)
         self.app.on_partitions_assigned.connect(self._assigned, weak=False)  # type: ignore[arg-type]  # mode's signal type wants
@@ -125,6 +128,11 @@ class WorkerProcess:
         async for events in stream.noack_take(self.parts.settings.batch_events, within=self.parts.settings.batch_ms / 1000):
             self.parking.hold(map(_parked, events))
             self._read_parked()
+
+    async def actions(self, stream: Any) -> None:
+        """The agent of user-actions."""
+        async for events in stream.noack_take(self.parts.settings.batch_events, within=self.parts.settings.batch_ms / 1000):
+            await self.finish(USER_ACTIONS, events)
 
     async def due(self) -> None:
         """Parked messages whose time has come: the same work."""
@@ -149,7 +157,7 @@ class WorkerProcess:
             await asyncio.Event().wait()  # until the agent is cancelled: the batch is the next worker's
         self.vitals.busy_since[topic] = time.monotonic()
         try:
-            await self.worker.handle([_message(event) for event in events])
+            await (self.action_worker if topic == USER_ACTIONS else self.worker).handle([_message(event) for event in events])
         except asyncio.CancelledError:
             raise
         except EverpinError as error:
@@ -158,7 +166,8 @@ class WorkerProcess:
             log.exception("a defect of Everpin's own")
             await self.stop(error)
         else:
-            self.vitals.moved()
+            if topic != USER_ACTIONS:  # what `/livez` watches is pin-updates
+                self.vitals.moved()
             if ack:
                 ack()
             else:

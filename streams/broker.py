@@ -8,7 +8,7 @@ Real deployments name a Kafka in EVERPIN_KAFKA; nothing else changes.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -19,11 +19,15 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError, UnknownError
 
+from pins import actions
 from pins.errors import Unavailable
 from pins.events import PinEvent, encode
 
 UPDATES, PARKED, DEAD, EMBEDDED = "pin-updates", "pin-updates.parked", "pin-updates.dead", "pin-embedded"
-TOPICS = (UPDATES, PARKED, DEAD, EMBEDDED)
+USER_ACTIONS = "user-actions"
+TOPICS = (UPDATES, PARKED, DEAD, EMBEDDED, USER_ACTIONS)
+TAKEN = (UPDATES, PARKED, USER_ACTIONS)
+"""What a worker reads."""
 EMBEDDED_SCHEME = "embedded://"
 EMBEDDED_OUTSTANDING = 400
 EMBEDDED_OUTSTANDING_BYTES = 3 << 20
@@ -105,7 +109,7 @@ class Offsets:
         self._broker = broker
         self._consumer = _reached(broker, lambda: KafkaConsumer(**broker.options(), group_id=group, enable_auto_commit=False, consumer_timeout_ms=5000))
 
-    def lag(self, topics: tuple[str, ...] = (UPDATES, PARKED)) -> list[Lag]:
+    def lag(self, topics: tuple[str, ...] = TAKEN) -> list[Lag]:
         """Lag per partition. Raises Unavailable."""
         lags: list[Lag] = _reached(self._broker, lambda: self._lag(topics))
         return lags
@@ -132,7 +136,7 @@ class Post:
 
 
 class EventProducer:
-    """Sends pin events, keyed by pin id. `outstanding` bounds what an embedded broker holds unprocessed."""
+    """Sends pin events, keyed by pin id, and user actions (`send_actions`). `outstanding` bounds what an embedded broker holds unprocessed."""
 
     def __init__(self, broker: Broker, group: str) -> None:
         self._broker = broker
@@ -150,6 +154,14 @@ class EventProducer:
     def send_raw(self, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes] = MappingProxyType({})) -> None:
         """Queue any bytes: a Kafka tombstone, or what a producer with a defect would send."""
         self._queue(Post(UPDATES, key, value, headers)).add_errback(self._refused.append)
+
+    def act(self, acted: actions.UserActed) -> None:
+        """Queue one user action, likewise."""
+        self._queue(Post(USER_ACTIONS, acted.user_id.encode(), actions.encode(acted), {})).add_errback(self._refused.append)
+
+    def forget(self, user_id: str) -> None:
+        """Queue the deletion of a user's history, likewise."""
+        self._queue(Post(USER_ACTIONS, user_id.encode(), None, {})).add_errback(self._refused.append)
 
     def deliver(self, posts: Iterable[Post], timeout_s: float = 30) -> list[str]:
         """Send these and wait for the broker's answer to each: empty, or why it refused that one. Raises Unavailable."""
@@ -185,7 +197,7 @@ class EventProducer:
     def _queue(self, post: Post) -> Any:
         """Hand one message to Kafka's client; returns the future of its acknowledgement."""
         size = len(post.value or b"")
-        if post.topic == UPDATES:  # the worker's lag says nothing of the other topics
+        if post.topic in (UPDATES, USER_ACTIONS):  # the worker's lag says nothing of the other topics
             self._pace(size)
             self._unchecked, self._unchecked_bytes = self._unchecked + 1, self._unchecked_bytes + size
         headers = list(post.headers.items())
@@ -202,6 +214,13 @@ class EventProducer:
             self.flush()
             wait_for_lag(self._offsets, EMBEDDED_OUTSTANDING // 2)
             self._unchecked = 0
+
+
+def send_actions(producer: EventProducer, acted: Sequence[actions.UserActed], timeout_s: float = 30) -> None:
+    """Send user actions and wait until the broker has all of them. Raises Unavailable: send all of them again, which is harmless."""
+    for action in acted:
+        producer.act(action)
+    producer.flush(timeout_s)
 
 
 def wait_for_lag(offsets: Offsets, at_most: int, timeout_s: float = 600.0, poll_s: float = 0.1) -> None:

@@ -20,7 +20,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from pins.errors import Unavailable
-from streams.broker import DEAD, UPDATES, Broker, Post, end_offsets, read_topic
+from streams.broker import DEAD, UPDATES, USER_ACTIONS, Broker, Post, end_offsets, read_topic
 from streams.worker import header_int
 
 HISTORY = ("source_topic", "source_partition", "source_offset", "source_timestamp_us", "attempts", "first_failure_us")
@@ -48,7 +48,10 @@ Settled = Mapping[int, Mapping[int, Settlement]]
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One message of pin-updates.dead. `source` is where it first came from, `written_us` when it was written, in epoch microseconds."""
+    """One message of pin-updates.dead. `source` is where it first came from, `written_us` when it was written, in epoch microseconds.
+
+    `pin_id` is the message's key: of a user action, the user.
+    """
 
     partition: int
     offset: int
@@ -68,6 +71,11 @@ class DeadLetter:
     def letter(self) -> str:
         """Its place: partition:offset."""
         return f"{self.partition}:{self.offset}"
+
+    @property
+    def topic(self) -> str:
+        """The topic to which a replay sends it. A parked event's is pin-updates: its source is where it first came from."""
+        return USER_ACTIONS if self.headers.get("source_topic") == USER_ACTIONS.encode() else UPDATES
 
     @property
     def cut(self) -> bool:
@@ -199,7 +207,7 @@ Step = Callable[[int], None]
 
 
 def replay(letters: Iterable[DeadLetter], producer: Producer, now_us: Callable[[], int], step: Step, *, rate: float = 0) -> Report:
-    """Send letters to pin-updates again, at most `rate` per second (0: no limit), and settle those that Kafka took.
+    """Send letters to the topic they came from again, at most `rate` per second (0: no limit), and settle those that Kafka took.
 
     First sent and acknowledged, then settled: whoever is killed between the two has lost nothing. Cut letters stay as they are.
     Raises Unavailable, with what was done until then.
@@ -208,7 +216,7 @@ def replay(letters: Iterable[DeadLetter], producer: Producer, now_us: Callable[[
     whole = paced((letter for letter in letters if report.note(letter)), rate)
     try:
         for chunk in _chunks(whole, CHUNK if not rate else max(1, min(CHUNK, int(rate * CHUNK_S)))):
-            answers = producer.deliver([Post(UPDATES, letter.key, letter.value, _history(letter)) for letter in chunk])
+            answers = producer.deliver([Post(letter.topic, letter.key, letter.value, _history(letter)) for letter in chunk])
             report.refused |= {letter.letter: why for letter, why in zip(chunk, answers, strict=True) if why}
             taken = [letter for letter, why in zip(chunk, answers, strict=True) if not why]
             settle(taken, REPLAYED, producer, now_us())

@@ -20,13 +20,14 @@ import feature_repo  # noqa: F401  (before feast: it says why)
 
 # isort: split
 import redis.exceptions
-from feast import FeatureStore
+from feast import FeatureStore, FeatureView
 from feast.errors import FeastError
 from feast.infra.online_stores.sqlite import SqliteOnlineStore
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
 from feature_repo import definitions
+from pins.actions import HistoryWrite, StoredHistory, usable
 from pins.errors import Unavailable
 from pins.features import USER_COLUMNS, USER_VIEW, VIEWS, Column, FeatureRow, PinFeatures, UserAction, pin_features
 from streams.online_store import OrderedRedisOnlineStore, OrderedSqliteOnlineStore
@@ -71,7 +72,9 @@ class FeastFeatures:
         return found
 
     def pin_ids(self, batch: int = 1000, view: str = "") -> Iterator[Sequence[str]]:
-        views = [self._views[name] for name in ([view] if view else VIEWS)]
+        yield from self._entities([self._views[name] for name in ([view] if view else VIEWS)], batch)
+
+    def _entities(self, views: Sequence[FeatureView], batch: int) -> Iterator[Sequence[str]]:
         pages = self._call(lambda: self._ordered_store().entities(self._store.config, views, batch))
         while (page := self._call(lambda: next(pages, None))) is not None:
             yield page
@@ -85,11 +88,26 @@ class FeastFeatures:
         return self._call(lambda: self._ordered_store().scrub(self._store.config))
 
     def history(self, user_id: str) -> Sequence[UserAction]:
-        columns, times = self._read([f"{USER_VIEW}:{name}" for name in USER_COLUMNS], "user_id", [user_id])
-        if not times["pin_ids"][0]:
-            return []
-        lists = [columns[name][0] or [] for name in USER_COLUMNS]
-        return [UserAction(pin_id, action, time_us) for pin_id, action, time_us in zip(*lists, strict=True)]
+        return usable(self.histories([user_id])[user_id].actions)
+
+    def histories(self, user_ids: Sequence[str]) -> Mapping[str, StoredHistory]:
+        if not user_ids:
+            return {}
+        columns, times = self._read([f"{USER_VIEW}:{name}" for name in USER_COLUMNS], "user_id", list(user_ids))
+        found: dict[str, StoredHistory] = {}
+        for row, user_id in enumerate(user_ids):
+            lists = zip(*(columns[name][row] or [] for name in USER_COLUMNS), strict=True)
+            found[user_id] = StoredHistory(tuple(UserAction(*action) for action in lists), times["pin_ids"][row] or None)
+        return found
+
+    def replace(self, writes: Sequence[HistoryWrite]) -> set[str]:
+        rows = [(_proto_row(write.row, USER_COLUMNS), write.expected) for write in writes]
+        landed = self._call(lambda: self._ordered_store().replace(self._store.config, self._views[USER_VIEW], rows))
+        return {write.row.key for write, done in zip(writes, landed, strict=True) if done}
+
+    def user_ids(self, batch: int = 1000) -> Iterator[Sequence[str]]:
+        """Every user with a history, in batches and bounded memory. A store may repeat a user. Raises Unavailable."""
+        yield from self._entities([self._views[USER_VIEW]], batch)
 
     def close(self) -> None:
         """Release the online store's connection."""

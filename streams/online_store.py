@@ -79,12 +79,7 @@ class OrderedSqliteOnlineStore(SqliteOnlineStore):
                 connection.execute(f"DROP TABLE IF EXISTS {_table(config, view)}")
 
     def online_write_batch(self, config: RepoConfig, table: FeatureView, data: list[Row], progress: Callable[[int], Any] | None) -> None:
-        rows = []
-        for key, values, event_time, _ in data:
-            stored = Map()
-            for name, value in values.items():
-                stored.val[name].CopyFrom(value)
-            rows.append((serialize_entity_key(key, entity_key_serialization_version=3), microseconds(event_time), stored.SerializeToString()))
+        rows = list(map(_columns, data))
         with self._get_conn(config) as connection:
             connection.executemany(
                 f"INSERT INTO {_table(config, table)} VALUES (?, ?, ?) ON CONFLICT(entity_key) DO UPDATE "
@@ -93,6 +88,21 @@ class OrderedSqliteOnlineStore(SqliteOnlineStore):
             )
         if progress:
             progress(len(rows))
+
+    def replace(self, config: RepoConfig, table: FeatureView, rows: Sequence[tuple[Row, int | None]]) -> list[bool]:
+        """Per row whether it landed: it does only where the stored event time is the expected one (None: no row is stored)."""
+        landed = []
+        with self._get_conn(config) as connection:
+            for row, expected_us in rows:
+                key, event_us, vals = _columns(row)
+                if expected_us is None:
+                    insert = f"INSERT INTO {_table(config, table)} VALUES (?, ?, ?) ON CONFLICT(entity_key) DO NOTHING"
+                    done = connection.execute(insert, (key, event_us, vals))
+                else:
+                    update = f"UPDATE {_table(config, table)} SET event_us = ?, vals = ? WHERE entity_key = ? AND event_us = ?"
+                    done = connection.execute(update, (event_us, vals, key, expected_us))
+                landed.append(done.rowcount == 1)
+        return landed
 
     def online_read(
         self, config: RepoConfig, table: FeatureView, entity_keys: list[EntityKey], requested_features: list[str] | None = None
@@ -152,15 +162,23 @@ class OrderedSqliteOnlineStore(SqliteOnlineStore):
             time.sleep(0.05)
 
 
+def _columns(row: Row) -> tuple[bytes, int, bytes]:
+    """A row as SQLite keeps it: entity key, event time in microseconds, all values as one protobuf map."""
+    key, values, event_time, _ = row
+    stored = Map()
+    for name, value in values.items():
+        stored.val[name].CopyFrom(value)
+    return serialize_entity_key(key, entity_key_serialization_version=3), microseconds(event_time), stored.SerializeToString()
+
+
 def _entity(key: bytes) -> str:
     value: str = deserialize_entity_key(key, entity_key_serialization_version=3).entity_values[0].string_val
     return value
 
 
-def _is_of_project(key: bytes, project: bytes) -> bool:
-    """Whether a Redis key is this project's and not one's whose name only ends the same."""
+def _is_of_project(key: bytes, project: bytes, prefix: int) -> bool:
+    """Whether a Redis key, whose entity's name takes `prefix` bytes, is this project's and not one's whose name only ends the same."""
     entity = key.removesuffix(project)
-    prefix = len(serialize_entity_key_prefix(["pin_id"]))
     return len(entity) == prefix + 8 + int.from_bytes(entity[prefix + 4 : prefix + 8], "little")
 
 
@@ -184,6 +202,14 @@ return 1
 """One row, atomically. Microseconds since the epoch stay below 2^53, so Lua's doubles compare them exactly."""
 
 
+WRITE_IF_UNCHANGED = """
+if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], unpack(ARGV, 3))
+return 1
+"""
+"""One row, atomically, where the stored event time is the expected one (empty: no row is stored)."""
+
+
 class OrderedRedisOnlineStore(RedisOnlineStore):
     """Feast's Redis layout, which its own reads understand, plus the event time in microseconds beside each view."""
 
@@ -191,26 +217,30 @@ class OrderedRedisOnlineStore(RedisOnlineStore):
         client = self._get_client(config.online_store)
         digest = client.script_load(WRITE_IF_NEWER)
         with client.pipeline(transaction=False) as pipe:
-            for key, values, event_time, _ in data:
-                event_us, stamp = microseconds(event_time), Timestamp()
-                stamp.FromMicroseconds(event_us)
-                fields: list[Any] = [f"_ts:{table.name}", stamp.SerializeToString()]
-                for name, value in values.items():
-                    fields += [_mmh3(f"{table.name}:{name}"), value.SerializeToString()]
-                redis_key = _redis_key(config.project, key, entity_key_serialization_version=config.entity_key_serialization_version)
-                pipe.evalsha(digest, 1, redis_key, f"_us:{table.name}", event_us, *fields)
+            for row in data:
+                pipe.evalsha(digest, 1, _key(config, row[0]), f"_us:{table.name}", *_fields(table, row))
             pipe.execute()
         if progress:
             progress(len(data))
 
+    def replace(self, config: RepoConfig, table: FeatureView, rows: Sequence[tuple[Row, int | None]]) -> list[bool]:
+        """Per row whether it landed: it does only where the stored event time is the expected one (None: no row is stored)."""
+        client = self._get_client(config.online_store)
+        digest = client.script_load(WRITE_IF_UNCHANGED)
+        with client.pipeline(transaction=False) as pipe:
+            for row, expected_us in rows:
+                expected = "" if expected_us is None else expected_us
+                pipe.evalsha(digest, 1, _key(config, row[0]), f"_us:{table.name}", expected, *_fields(table, row))
+            return list(map(bool, pipe.execute()))
+
     def entities(self, config: RepoConfig, views: Sequence[FeatureView], batch: int) -> Iterator[list[str]]:
         """Every entity with a row in any of these views. SCAN sees all that are there throughout, and may show one twice."""
         client, project = self._get_client(config.online_store), config.project.encode()
-        pattern = serialize_entity_key_prefix(views[0].join_keys) + b"*" + project
+        prefix = serialize_entity_key_prefix(views[0].join_keys)
         cursor = 0
         while True:
-            cursor, found = client.scan(cursor, match=pattern, count=batch)
-            keys = [key for key in found if _is_of_project(key, project)]
+            cursor, found = client.scan(cursor, match=prefix + b"*" + project, count=batch)
+            keys = [key for key in found if _is_of_project(key, project, len(prefix))]
             with client.pipeline(transaction=False) as pipe:
                 for key in keys:
                     pipe.hmget(key, [f"_ts:{view.name}" for view in views])
@@ -223,10 +253,25 @@ class OrderedRedisOnlineStore(RedisOnlineStore):
         """Whether each entity has a row in any of these views."""
         with self._get_client(config.online_store).pipeline(transaction=False) as pipe:
             for key in entity_keys:
-                redis_key = _redis_key(config.project, key, entity_key_serialization_version=config.entity_key_serialization_version)
-                pipe.hmget(redis_key, [f"_ts:{view.name}" for view in views])
+                pipe.hmget(_key(config, key), [f"_ts:{view.name}" for view in views])
             return [any(stamps) for stamps in pipe.execute()]
 
     def scrub(self, config: RepoConfig) -> bool:
         """Nothing to do: memory is overwritten at once. What Redis itself saves to disk follows its own schedule."""
         return True
+
+
+def _key(config: RepoConfig, key: EntityKey) -> bytes:
+    redis_key: bytes = _redis_key(config.project, key, entity_key_serialization_version=config.entity_key_serialization_version)
+    return redis_key
+
+
+def _fields(table: FeatureView, row: Row) -> list[Any]:
+    """The event time in microseconds, then Feast's own fields of a view: its timestamp and its values, each after its name."""
+    _, values, event_time, _ = row
+    stamp = Timestamp()
+    stamp.FromMicroseconds(microseconds(event_time))
+    fields: list[Any] = [microseconds(event_time), f"_ts:{table.name}", stamp.SerializeToString()]
+    for name, value in values.items():
+        fields += [_mmh3(f"{table.name}:{name}"), value.SerializeToString()]
+    return fields

@@ -35,7 +35,7 @@ from everpin.telemetry import Telemetry
 from everpin.wiring import WorkerParts, require_same_model
 from pins.errors import ArtifactError, Unavailable, Unembeddable
 from pins.indexer import BatchReport
-from streams.broker import DEAD, PARKED, UPDATES, Broker, Lag, Offsets
+from streams.broker import DEAD, PARKED, TAKEN, UPDATES, Broker, Lag, Offsets
 from streams.deadletters import depth
 from streams.worker import Message, header_int
 
@@ -155,7 +155,7 @@ class Watch:
 
     async def look(self) -> None:
         """Read lag, parked messages and dead letters from the broker."""
-        assigned = {(tp.topic, str(tp.partition)) for tp in self._app.consumer.assignment() if tp.topic in (UPDATES, PARKED)}
+        assigned = {(tp.topic, str(tp.partition)) for tp in self._app.consumer.assignment() if tp.topic in TAKEN}
         self._telemetry.partitions.set(len(assigned))
         if self._asking is None:
             self._asking = asyncio.get_running_loop().run_in_executor(self._thread, self._ask_broker)
@@ -211,7 +211,7 @@ class Watch:
         if self._offsets is None:
             self._offsets = Offsets(self._broker, self._group)
         try:
-            lags = self._offsets.lag((UPDATES, PARKED, DEAD))
+            lags = self._offsets.lag((*TAKEN, DEAD))
         except Unavailable:
             offsets, self._offsets = self._offsets, None  # a client that saw its broker die may never find it again
             offsets.close()

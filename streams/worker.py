@@ -93,7 +93,7 @@ class Worker:
         """Bring the index up to date with these messages. Raises Unavailable or TooManyDeadLetters: acknowledge nothing."""
         started, retries = time.perf_counter(), self._retries
         events, dead = self._decode(messages)
-        report = await self._patiently("the stores", lambda: self._apply([event for event, _ in events]))
+        report = await self.patiently("the stores", lambda: self._apply([event for event, _ in events]))
         late = {id(event): error for event, error in report.behind}
         unwritten = {id(event): error for event, error in report.unwritten}
         ready = [(event, message) for event, message in events if id(event) not in late and id(event) not in unwritten]
@@ -119,9 +119,14 @@ class Worker:
         """Partitions were given to this worker: what was sent before now may have been in another's hands."""
         self._assigned_us = self.clock()
 
-    async def in_indexer(self, act: Callable[[], None]) -> None:
+    async def in_indexer(self, act: Callable[[], T]) -> T:
         """Run a function in the indexer's thread, between two batches: the feature store must not be used from two threads."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, act)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, act)
+
+    async def bury(self, dead: Sequence[tuple[Message, EverpinError]], fine: int) -> None:
+        """Send messages of another topic than pin-updates to dead letters; `fine` good ones came with them. Raises Unavailable, TooManyDeadLetters."""
+        self._count_dead(len(dead), fine)
+        await asyncio.gather(*(self._dead_letter(message, error) for message, error in dead))
 
     def close(self) -> None:
         """Let the call in flight end."""
@@ -140,7 +145,7 @@ class Worker:
     async def _apply(self, events: Sequence[PinEvent]) -> BatchReport:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self.indexer.apply, events)
 
-    async def _patiently(self, what: str, act: Callable[[], Awaitable[T]]) -> T:
+    async def patiently(self, what: str, act: Callable[[], Awaitable[T]]) -> T:
         """Act, with back-off while stores or topics (`what`) do not answer; one log line per change of state."""
         deadline, delay = time.monotonic() + self.limits.retry_budget_s, FIRST_RETRY_S
         while True:
@@ -171,7 +176,7 @@ class Worker:
             self.observer.ready(not self._silent)
 
     async def _publish(self, topic: str, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes]) -> None:
-        await self._patiently(f"writes to {topic}", lambda: self.send(topic, key, value, headers))
+        await self.patiently(f"writes to {topic}", lambda: self.send(topic, key, value, headers))
 
     def _count_dead(self, dead: int, fine: int) -> None:
         """Each good message forgives one dead letter: a trickle never stops the worker, a wave does even with good ones in it."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pins.actions import FORGOTTEN, HistoryWrite, StoredHistory, UserActed, UserForgotten, history_row, record
 from pins.errors import Unavailable
 from pins.features import FeatureRow, UserAction
 from pins.ports import FeatureSource
@@ -115,11 +116,47 @@ def test_answers_do_not_mix_pins(features: FeatureSource, request: pytest.Fixtur
 
 def test_a_history_reads_back_in_order(features: FeatureSource, request: pytest.FixtureRequest) -> None:
     user = unique(request, "u")
-    if isinstance(features, FakeFeatures):
-        features.histories[user] = [UserAction("p1", "save", T0), UserAction("p2", "click", T0 + 1)]
     features.write([FeatureRow("user_history", user, T0, {"pin_ids": ["p1", "p2"], "actions": ["save", "click"], "action_times_us": [T0, T0 + 1]})])
     assert features.history(user) == [UserAction("p1", "save", T0), UserAction("p2", "click", T0 + 1)]
     assert features.history(unique(request, "nobody")) == []
+
+
+Features = FakeFeatures | FeastFeatures
+
+
+def test_a_history_is_replaced_only_while_it_is_the_one_that_was_read(features: Features, request: pytest.FixtureRequest) -> None:
+    user, other = unique(request, "é"), unique(request, "other")
+    assert features.histories([user, other]) == {user: StoredHistory(), other: StoredHistory()}
+    saves = [(UserAction("p1", "save", T0),), (UserAction("p1", "save", T0), UserAction("p2", "click", T0 + 1))]
+
+    def write(name: str, actions: tuple[UserAction, ...], at: int, expected: int | None) -> HistoryWrite:
+        return HistoryWrite(history_row(name, actions, at), expected)
+
+    assert features.replace([]) == set()
+    assert features.histories([]) == {}
+    assert features.replace([write(user, saves[0], T0 + 5, T0)]) == set(), "nothing is there to be replaced"
+    assert features.replace([write(user, saves[0], T0 + 5, None), write(other, (), T0, None)]) == {user, other}
+    assert features.histories([user, other]) == {user: StoredHistory(saves[0], T0 + 5), other: StoredHistory((), T0)}
+    assert features.replace([write(user, saves[1], T0 + 6, None), write(other, saves[1], T0 + 1, T0)]) == {other}, "somebody else was first"
+    assert features.replace([write(user, saves[1], T0 + 9, T0 + 4)]) == set()
+    assert features.replace([write(user, saves[1], T0 + 6, T0 + 5)]) == {user}
+    assert features.histories([user]) == {user: StoredHistory(saves[1], T0 + 6)}
+    assert list(features.history(user)) == list(saves[1])
+
+
+def test_the_mark_of_a_deletion_is_no_action(features: Features, request: pytest.FixtureRequest) -> None:
+    user = unique(request, "u")
+    record([UserActed(user, "p", "save", T0), UserForgotten(user, T0 + 1)], features, T0)
+    assert list(features.history(user)) == []
+    assert features.histories([user])[user].actions == (UserAction("", FORGOTTEN, T0 + 1),)
+
+
+def test_every_user_is_listed(features: Features, request: pytest.FixtureRequest) -> None:
+    users = [unique(request, str(n)) for n in range(25)]
+    record([UserActed(user, "p", "save", T0) for user in users], features, T0)
+    features.write([content(unique(request, "a pin"), "x")])
+    listed = [user for page in features.user_ids(10) for user in page if user.startswith(request.node.name)]
+    assert sorted(set(listed)) == sorted(users)
 
 
 def test_every_pin_is_listed_in_bounded_batches(features: FeatureSource, request: pytest.FixtureRequest) -> None:
@@ -179,6 +216,30 @@ features = FeastFeatures(home, yaml)
 for at in range(parity, 400, 2):
     features.write([FeatureRow("pin_caption", f"race{n}", 1_764_000_000_000_000 + at, {"caption": str(at)}) for n in range(8)])
 """
+
+
+ACTOR = """
+import sys
+from pathlib import Path
+from pins.actions import UserActed, record
+from streams.features import FeastFeatures
+features = FeastFeatures(Path(sys.argv[1]), Path(sys.argv[2]))
+for at in range(int(sys.argv[3]), 60, 2):
+    record([UserActed(f"acting{n}", f"p{at}", "save", 1_764_000_000_000_000 + at) for n in range(4)], features, 1_764_000_000_000_000)
+"""
+
+
+@pytest.mark.parametrize("store", ["sqlite", "redis"])
+def test_no_action_is_lost_between_two_writing_processes(store: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    yaml = REDIS_YAML if store == "redis" else DEFAULT_YAML
+    if store == "redis":
+        monkeypatch.setenv("EVERPIN_REDIS", request.getfixturevalue("redis_url").removeprefix("redis://").split("/")[0])
+    features = FeastFeatures(tmp_path, yaml)
+    actors = [subprocess.Popen([sys.executable, "-W", "ignore", "-c", ACTOR, str(tmp_path), str(yaml), str(parity)]) for parity in (0, 1)]
+    assert [actor.wait(120) for actor in actors] == [0, 0]
+    for n in range(4):
+        assert [action.pin_id for action in features.history(f"acting{n}")] == [f"p{at}" for at in range(60)]
+    features.close()
 
 
 @pytest.mark.parametrize("store", ["sqlite", "redis"])

@@ -216,7 +216,7 @@ def test_status_is_healthy_and_counts(stage: Stage) -> None:
     body = stage.everpin("status")
     assert body["healthy"]
     assert body["broker"]["lag"] == 0
-    assert {part["topic"] for part in body["broker"]["partitions"]} == {"pin-updates", "pin-updates.parked"}
+    assert {part["topic"] for part in body["broker"]["partitions"]} == {"pin-updates", "pin-updates.parked", "user-actions"}
     assert body["index"]["by_model"][SHIPPED_MODEL.name]["live"] > 0
 
 

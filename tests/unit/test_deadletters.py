@@ -12,7 +12,7 @@ import pytest
 
 from everpin.commands.deadletters import time_us, wanted
 from pins.errors import EverpinError, Unavailable
-from streams.broker import DEAD, UPDATES, Post
+from streams.broker import DEAD, UPDATES, USER_ACTIONS, Post
 from streams.deadletters import CHUNK, PURGED, REPLAYED, DeadLetter, Settlement, Wanted, letters_of, paced, purge, replay, settlements
 from streams.erasure import Erasure, fronts_of
 from streams.worker import Message
@@ -182,6 +182,12 @@ def test_a_replay_sends_each_letter_once_with_its_history() -> None:
     assert [letter.settled for letter in kafka.letters()] == [Settlement(REPLAYED, NOW)] * 2
     assert replay(kafka.waiting(), kafka, lambda: NOW, nothing).matched == 0
     assert kafka.events() == [b"0", b"1"]
+
+
+def test_a_replay_sends_each_letter_to_the_topic_that_it_came_from() -> None:
+    kafka = Kafka([*of(0), *of(1, source_topic=b"user-actions"), *of(2, source_topic=b"pin-updates.parked")])
+    replay(kafka.waiting(), kafka, lambda: NOW, nothing)
+    assert [post.topic for post in kafka.sent if post.topic != DEAD] == [UPDATES, USER_ACTIONS, UPDATES]
 
 
 def test_cut_and_refused_letters_stay_and_are_named() -> None:

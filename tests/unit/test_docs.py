@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import typer
 
+import pins.actions
 import pins.changes
 import pins.events
 from everpin.cli import app
@@ -140,8 +141,10 @@ def test_the_bad_rows_of_the_import_page_are_reported_as_it_shows(tmp_path: Path
 
 def test_the_events_of_the_documents_are_events() -> None:
     events = [block for name in DOCUMENTS for block in re.findall(r"```json\n(\{\"type\".*?)```", read(name), re.DOTALL)]
-    assert len(events) == 3
-    for event in events:
+    actions = [event for event in events if '"user_action"' in event]
+    assert (len(events), len(actions)) == (4, 1)
+    assert pins.actions.decode(b"u1", actions[0].encode(), timestamp_us=NOW_US, now_us=NOW_US).user_id == "u1"
+    for event in set(events) - set(actions):
         assert pins.events.decode(b"p1", event.encode(), timestamp_us=NOW_US, now_us=NOW_US).pin_id == "p1"
 
 
@@ -155,7 +158,7 @@ def test_the_operations_page_lists_every_route() -> None:
 
 
 def test_the_events_page_lists_every_dead_letter_reason() -> None:
-    expected = [(f"`{name}`", meaning) for name, meaning in (pins.events.REASONS | REFUSALS).items()]
+    expected = [(f"`{name}`", meaning) for name, meaning in (pins.events.REASONS | pins.actions.REASONS | REFUSALS).items()]
     assert first_cells(table("docs/events.md", "## Dead letters"), 2) == expected
 
 

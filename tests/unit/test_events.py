@@ -10,10 +10,6 @@ from hypothesis import strategies as st
 
 from pins.errors import InvalidEvent
 from pins.events import (
-    EARLIEST_US,
-    FUTURE_TOLERANCE_US,
-    MAX_EVENT_BYTES,
-    MAX_PIN_ID_CHARS,
     REASONS,
     PinDeleted,
     PinEvent,
@@ -23,6 +19,7 @@ from pins.events import (
     encode,
 )
 from pins.features import COUNT, INT64_MAX, LATER_TEXT, NUMBERS, TEXT, TEXTS, TIMES, VIEWS, Column
+from pins.wire import EARLIEST_US, FUTURE_TOLERANCE_US, MAX_EVENT_BYTES, MAX_ID_CHARS
 from tests.unit.samples import T0, caption, row
 
 NOW = T0 + 1_000_000
@@ -71,7 +68,7 @@ REFUSED = [
     pytest.param(None, wire(pin_id=None), "bad_pin_id", "None", id="null as pin id"),
     pytest.param(None, wire(pin_id=["p1"]), "bad_pin_id", "p1", id="a list as pin id"),
     pytest.param(None, wire(pin_id="x" * 10_000), "bad_pin_id", "10000 characters", id="a pin id of 10,000 characters"),
-    pytest.param(None, wire(pin_id="x" * (MAX_PIN_ID_CHARS + 1)), "bad_pin_id", "257 characters", id="a pin id one too long"),
+    pytest.param(None, wire(pin_id="x" * (MAX_ID_CHARS + 1)), "bad_pin_id", "257 characters", id="a pin id one too long"),
     pytest.param(None, wire(pin_id="p\ud800"), "bad_pin_id", "lone surrogate", id="a lone surrogate in the pin id"),
     pytest.param(None, b'{"type":"pin_deleted","pin_id":"p\xed\xa0\x80"}', "bad_pin_id", "lone surrogate", id="a lone surrogate as raw bytes"),
     pytest.param(b"p2", wire(), "bad_pin_id", "use the pin id as key", id="another pin's key"),
@@ -186,7 +183,7 @@ def test_unknown_fields_of_an_event_are_passed_over() -> None:
 
 
 def test_the_longest_pin_id_and_the_largest_event_are_taken() -> None:
-    assert read(wire(pin_id="é" * MAX_PIN_ID_CHARS)).pin_id == "é" * MAX_PIN_ID_CHARS
+    assert read(wire(pin_id="é" * MAX_ID_CHARS)).pin_id == "é" * MAX_ID_CHARS
     filler = MAX_EVENT_BYTES - len(wire(features={"pin_caption": {"caption": ""}}))
     largest = wire(features={"pin_caption": {"caption": "x" * filler}})
     assert len(largest) == MAX_EVENT_BYTES
@@ -245,7 +242,7 @@ KINDS: list[tuple[Column, st.SearchStrategy[Any]]] = [
     (TIMES, st.lists(st.integers(0, INT64_MAX), max_size=4)),
 ]
 TIMES_US = st.integers(EARLIEST_US, NOW + FUTURE_TOLERANCE_US)
-PIN_IDS = st.text(min_size=1, max_size=MAX_PIN_ID_CHARS).filter(str.strip)
+PIN_IDS = st.text(min_size=1, max_size=MAX_ID_CHARS).filter(str.strip)
 ROWS = {
     view: st.fixed_dictionaries(
         {name: drawn for name, (drawn, at_will) in values.items() if not at_will},

@@ -15,7 +15,7 @@ from everpin.http import Vitals
 from everpin.telemetry import Telemetry
 from pins.errors import ArtifactError, Unavailable
 from streams import sensors
-from streams.broker import DEAD, PARKED, UPDATES, Broker, Lag
+from streams.broker import DEAD, PARKED, TAKEN, UPDATES, Broker, Lag
 from streams.deadletters import Depth
 from streams.sensors import LagClock, Watch, faust_sensor, in_hand
 from tests.fakes import FakeEncoder, FakeFeatures, FakeIndex
@@ -79,7 +79,7 @@ class Answers:
         return self
 
     def lag(self, topics: tuple[str, ...]) -> list[Lag]:
-        assert topics == (UPDATES, PARKED, DEAD)
+        assert topics == (*TAKEN, DEAD)
         assert self.go.wait(10)
         if self.error:
             raise self.error

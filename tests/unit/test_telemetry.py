@@ -61,7 +61,7 @@ def test_every_value_of_a_closed_label_exists_from_the_start_at_zero(telemetry: 
 
 
 def test_the_closed_lists_are_those_of_the_code() -> None:
-    assert set(DEAD_REASONS) == pins.events.REASONS.keys() | REFUSALS.keys()
+    assert set(DEAD_REASONS) == pins.events.REASONS.keys() | pins.actions.REASONS.keys() | REFUSALS.keys()
     assert TAKEN_TOPICS == (UPDATES, PARKED)
 
 

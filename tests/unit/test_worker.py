@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from pins.events import FUTURE_TOLERANCE_US, PinDeleted, PinEvent, PinUpdated
+from pins.events import PinDeleted, PinEvent, PinUpdated
 from pins.features import FeatureRow
+from pins.wire import FUTURE_TOLERANCE_US
 from streams import worker as streams_worker
 from streams.broker import DEAD, EMBEDDED, PARKED, UPDATES
 from streams.worker import MAX_DEAD_VALUE_BYTES, TooManyDeadLetters

@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from pins.events import EARLIEST_US
 from pins.features import VIEWS, PinFeatures, pin_features
 from pins.text import TEMPLATE_VERSION, clean, render
+from pins.wire import EARLIEST_US
 from training.data import DataError
 from training.history.features import EPOCH, FeatureStore, Key, Version, as_of, iso, open_repository
 
