@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from everpin.commands import asking, deadletters, healing, health, importing, models, running
+from everpin.commands import asking, deadletters, healing, health, importing, keys, models, running
 from everpin.commands.output import NOT_DONE
 from pins.errors import EverpinError
 
@@ -55,6 +55,12 @@ def command_line() -> typer.Typer:
     dlq.command("replay")(deadletters.dlq_replay)
     dlq.command("purge")(deadletters.dlq_purge)
     app.add_typer(dlq, name="dlq")
+
+    access = _group("API keys: who may use the HTTP API, for what, and how often.")
+    access.command("add")(keys.keys_add)
+    access.command("list")(keys.keys_list)
+    access.command("revoke")(keys.keys_revoke)
+    app.add_typer(access, name="keys")
     return app
 
 
