@@ -26,6 +26,7 @@ from index.loopback import LoopbackPinIndex
 from index.points import collection_name
 from pins.errors import EverpinError, Unavailable
 from pins.ports import PinIndex
+from pins.retrieval.late import SentenceVectors
 
 QUERY_THREADS = 1
 """Cores of one query's encoding: a query has a dozen tokens, and requests run side by side."""
@@ -36,11 +37,15 @@ OWNER_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One model as requests see it: its encoder of queries and its collection. `place` tells two openings of one model apart."""
+    """One model as requests see it: its encoder of queries, its collection, and vectors of sentences for late interaction.
+
+    `place` tells two openings of one model apart.
+    """
 
     model_id: str
     encoder: QueryEncoder
     index: PinIndex
+    sentences: SentenceVectors
     place: str
 
     @property
@@ -137,6 +142,12 @@ class LiveModels:
             return self.now
         return self._open.get((model_id, self.now.place))
 
+    def forget(self, model_id: str) -> None:
+        """Stop serving pages of a model that is not live: its collection is about to go."""
+        with self._lock:
+            for key in [key for key in self._open if key[0] == model_id and self._open[key] is not self.now]:
+                del self._open[key]
+
     def refresh(self) -> None:
         """Follow the alias once."""
         try:
@@ -172,7 +183,7 @@ class LiveModels:
         encoders = [served.encoder for (known, _), served in self._open.items() if known == model_id]
         artifact = open_artifact(model_folder(self._config, model_id))
         encoder = encoders[0] if encoders else QueryEncoder(OnnxEncoder(artifact, QUERY_THREADS, cosmetic=False))
-        return Served(model_id, encoder, self._stores.index(model_id, artifact.manifest.dimension), place)
+        return Served(model_id, encoder, self._stores.index(model_id, artifact.manifest.dimension), SentenceVectors(encoder.encode), place)
 
 
 def open_stores(config: Settings, stack: ExitStack) -> Stores:

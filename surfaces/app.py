@@ -23,18 +23,20 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
 from everpin import __version__
-from everpin.keys import KeyRing
+from everpin.keys import KeyRing, RateLimiter
 from everpin.logs import configure_logging
 from everpin.parents import end_with_parent
 from everpin.serving import LiveModels, open_stores
 from everpin.settings import Settings, settings
 from everpin.system import CARD
+from everpin.wiring import build_features
 from pins.errors import ArtifactError, EverpinError, Unavailable
 from surfaces.access import Access, allow
 from surfaces.asked import Surface
+from surfaces.connections import server_options
 from surfaces.cosaves import CoSaves
-from surfaces.guard import Guards, guarded
-from surfaces.metrics import Metrics
+from surfaces.guard import LOOPBACK_HOSTS, Limits, guarded
+from surfaces.metrics import Metrics, Timed
 from surfaces.people import People
 from surfaces.problems import handle_problems
 from surfaces.producer import Producer
@@ -96,7 +98,7 @@ def surface_parts(config: Settings) -> Iterator[Surface]:
         live = LiveModels(config, open_stores(config, stack), metrics.live)
         stack.callback(live.close)
         metrics.watch(lambda: bool(live.problem), lambda: (live.now.encoder.hits, live.now.encoder.misses))
-        people, producer = People(config), Producer(config, live.now.model_id)
+        people, producer = People(lambda: build_features(config)), Producer(config, live.now.model_id)
         stack.callback(people.close)
         stack.callback(producer.close)
         cosaves = CoSaves(people)
@@ -109,33 +111,19 @@ def serve(config: Settings) -> None:
     keys = KeyRing(config.home)
     if not keys.any() and not _loopback(config.host):
         raise ArtifactError(f"EVERPIN_HOST={config.host} can be reached from other machines, and there are no API keys: make one with `everpin keys add`")
+    limits = Limits(in_flight=config.max_in_flight)
     with surface_parts(config) as surface, _listening(config.host, config.port) as sock:
         surface.live.start()
         surface.cosaves.start()
         threading.Thread(target=_warm, args=(surface,), name="everpin-warm-up", daemon=True).start()
         url = f"http://{config.host}:{sock.getsockname()[1]}"
-        app = guarded(build_app(surface, Access(keys, surface.metrics)), Guards(config.max_in_flight, _origins(config)), surface.metrics)
+        hosts = None if keys.any() else LOOPBACK_HOSTS
+        inner = Timed(build_app(surface, Access(keys, RateLimiter(), surface.metrics)), surface.metrics)
+        app = guarded(inner, limits, _origins(config), hosts, images=("https:",), shed=lambda reason: surface.metrics.shed.labels(reason).inc())
         _announce(config.home, url)
         log.info("serving %s: model %s, keys %s", url, surface.live.now.model_id, "asked for" if keys.any() else "off (loopback only)")
-        uvicorn.Server(server_config(app, config)).run([sock])
-
-
-def server_config(app: object, config: Settings) -> uvicorn.Config:
-    """How uvicorn runs the app: its own log lines off, heads of requests bounded in size and time."""
-    from surfaces.protocol import BoundedHttp  # noqa: PLC0415  binds to uvicorn's implementation; a test without a server does not need it
-
-    return uvicorn.Config(
-        app,  # type: ignore[arg-type]  # any ASGI application
-        http=BoundedHttp,
-        ws="none",
-        lifespan="off",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=10,
-    )
+        options = server_options(limits) | {"lifespan": "off", "log_level": "warning", "timeout_graceful_shutdown": 10}
+        uvicorn.Server(uvicorn.Config(app, **options)).run([sock])
 
 
 def _warm(surface: Surface) -> None:

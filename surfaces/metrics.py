@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from everpin.serving import Served
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5, 5)
 STAGES = ("encode", "retrieve", "rerank", "fold", "history", "cluster", "merge", "read")
 
+SHED = ("in_flight", "queue_time")
+
 METRICS = {
     "everpin_http_requests_total": "Requests answered, by route and status",
     "everpin_http_seconds": "Seconds from a request's arrival to its answer, by route",
     "everpin_http_in_flight": "Requests being worked on; near EVERPIN_MAX_IN_FLIGHT the rest is shed",
-    "everpin_http_shed_total": "Requests answered 503 because too many were in flight: add processes or a faster index",
+    "everpin_http_shed_total": "Requests answered 503 because too many were in flight or one had waited too long, by reason: add processes",
     "everpin_http_refused_total": "Requests refused by key, scope or rate, by status (401, 403, 429)",
     "everpin_stage_seconds": "Seconds of one stage of a request, by stage",
     "everpin_query_cache_total": "Query encodings, by outcome: hit, or miss that ran the student",
@@ -35,7 +39,7 @@ class Metrics:
         self.requests = self._counter("everpin_http_requests_total", "route", "status")
         self.seconds = self._histogram("everpin_http_seconds", "route")
         self.in_flight = self._gauge("everpin_http_in_flight")
-        self.shed = self._counter("everpin_http_shed_total")
+        self.shed = self._counter("everpin_http_shed_total", "reason")
         self.refused = self._counter("everpin_http_refused_total", "status")
         self.stages = self._histogram("everpin_stage_seconds", "stage")
         self.query_cache = self._counter("everpin_query_cache_total", "outcome")
@@ -47,6 +51,8 @@ class Metrics:
             self.stages.labels(stage)
         for status in ("401", "403", "429"):
             self.refused.labels(status)
+        for reason in SHED:
+            self.shed.labels(reason)
 
     def live(self, served: Served) -> None:
         """Another model answers from now on."""
@@ -80,3 +86,30 @@ class Metrics:
 
     def _histogram(self, name: str, *labels: str) -> Histogram:
         return Histogram(name, METRICS[name], labels, buckets=SECONDS, registry=self.registry)
+
+
+class Timed:
+    """Counts and times the application's answers, by route. A path that is no route counts as `none`: a label must be bounded."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), "500"
+
+        async def counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = str(message["status"])
+            await send(message)
+
+        with self._metrics.in_flight.track_inprogress():
+            try:
+                await self._app(scope, receive, counted)
+            finally:
+                route = getattr(scope.get("route"), "path", "none")
+                self._metrics.requests.labels(route, status).inc()
+                self._metrics.seconds.labels(route).observe(time.perf_counter() - started)

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from typing import Protocol
 
-from everpin.settings import Settings
-from everpin.wiring import build_features
 from pins.features import VIEWS, FeatureRow, PinFeatures, UserAction
 from pins.ports import FeatureSource
+
+BATCH = 200
+"""Users read at once, with everybody else waiting."""
+
+
+class UserFeatures(FeatureSource, Protocol):
+    """A feature store that can also list its users."""
+
+    def user_ids(self, batch: int = 1000) -> Iterator[Sequence[str]]:
+        """Every user with a history, in batches."""
+
+    def close(self) -> None:
+        """Release the store."""
 
 
 class People:
     """The feature store behind a lock: Feast's client is not thread-safe. Opened when it is first asked, which takes seconds, or by `open`."""
 
-    def __init__(self, config: Settings) -> None:
-        self._config = config
+    def __init__(self, opener: Callable[[], UserFeatures]) -> None:
+        self._opener = opener
         self._lock = threading.Lock()
-        self._features: FeatureSource | None = None
+        self._features: UserFeatures | None = None
 
     def open(self) -> None:
         """Open the store now. Raises Unavailable."""
@@ -35,16 +47,29 @@ class People:
         with self._lock:
             return self._store().of([pin_id]).get(pin_id)
 
+    def saved(self, most: int) -> dict[str, frozenset[str]]:
+        """The pins that each of up to `most` users acted on. Lets others in between batches of users. Raises Unavailable."""
+        found: dict[str, frozenset[str]] = {}
+        with self._lock:
+            batches = self._store().user_ids(BATCH)
+        while len(found) < most:
+            with self._lock:
+                users = next(batches, None)
+                if users is None:
+                    break
+                found |= {user: frozenset(action.pin_id for action in self._store().history(user)) for user in users[: most - len(found)]}
+        return found
+
     def close(self) -> None:
         """Release the store."""
         with self._lock:
-            if self._features is not None and hasattr(self._features, "close"):
+            if self._features is not None:
                 self._features.close()
             self._features = None
 
-    def _store(self) -> FeatureSource:
+    def _store(self) -> UserFeatures:
         if self._features is None:
-            self._features = build_features(self._config)
+            self._features = self._opener()
         return self._features
 
 

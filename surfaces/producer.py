@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from pins.actions import UserActed
-
 from everpin.settings import Settings
 from everpin.wiring import require_broker, worker_group
+from pins.actions import UserActed
 from pins.events import PinEvent
 from streams.broker import EventProducer, send_actions
 

@@ -13,6 +13,7 @@ from pins.errors import EverpinError
 from surfaces.asked import Surface
 
 router = APIRouter(tags=["operations"])
+figures = APIRouter(tags=["operations"])
 PROBE_PIN = "everpin-probe"
 """A pin that is nobody's: reading it asks the index whether it answers."""
 
@@ -46,7 +47,7 @@ async def version(request: Request) -> dict[str, Any]:
     return {"version": __version__, "model_id": served.model_id, "collection": served.collection}
 
 
-@router.get("/metrics", summary="Figures in Prometheus' text format", response_class=Response)
+@figures.get("/metrics", summary="Figures in Prometheus' text format", response_class=Response)
 def metrics(request: Request) -> Response:
     """Every metric of `surfaces.metrics`."""
     return Response(request.app.state.surface.metrics.exposition(), media_type="text/plain; version=0.0.4")

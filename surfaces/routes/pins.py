@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from everpin.wiring import now_us
-from pins.changes import REASONS
+from pins.changes import REASONS, IndexedPin
 from pins.errors import PinNotFound
 from surfaces.asked import Asked, answer, moment, shown
 from surfaces.parameters import PinIdPath
@@ -61,8 +61,10 @@ def embedding_map(request: Request, limit: Annotated[int, Query(ge=1, le=MAX_MAP
     asked = Asked(request)
     with asked.stage("read"):
         plane = asked.surface.maps.of(asked.served, limit)
-    points = [
-        MapPoint(pin_id=pin.pin_id, x=round(float(x), 4), y=round(float(y), 4), **{name: str(pin.fields.get(name) or "") for name in ("title", "lang", "category")})
-        for pin, (x, y) in zip(plane.pins, plane.places, strict=True)
-    ]
+    points = [_point(pin, x, y) for pin, (x, y) in zip(plane.pins, plane.places.tolist(), strict=True)]
     return answer(MapAnswer(projection=WORDS, made_at=datetime.fromtimestamp(plane.made_at, UTC), points=points, **asked.head()))
+
+
+def _point(pin: IndexedPin, x: float, y: float) -> MapPoint:
+    fields = {name: str(pin.fields.get(name) or "") for name in ("title", "lang", "category")}
+    return MapPoint(pin_id=pin.pin_id, x=round(x, 4), y=round(y, 4), **fields)

@@ -6,9 +6,9 @@ import json
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pins.actions import UserActed
 
 from everpin.wiring import now_us
+from pins.actions import UserActed
 from pins.errors import InvalidEvent, PinNotFound
 from pins.events import PinEvent, PinUpdated, decode
 from surfaces.asked import Surface, answer

@@ -60,10 +60,10 @@ export function art(card, { ratio = ratioOf(card.pin_id), badge = true } = {}) {
 
 function drawing(card, ratio) {
   const { motif } = look(card.category);
-  const random = seeded(`${card.pin_id} ${card.category}`);
+  const random = seeded(card.pin_id);
   const [ground, ...colours] = pick(random, PALETTES[motif]);
   const height = WIDTH * ratio;
-  const ink = MOTIFS[motif](random, WIDTH, height, colours);
+  const ink = pick(random, MOTIFS[motif])(random, WIDTH, height, colours);
   const size = { viewBox: `0 0 ${WIDTH} ${height.toFixed(0)}`, preserveAspectRatio: "xMidYMid slice" };
   return svg("svg", { ...size, class: "drawing", "aria-hidden": "true" }, svg("rect", { width: WIDTH, height, fill: ground }), ink);
 }

@@ -3,8 +3,8 @@
 import { el } from "./dom.js";
 import { milliseconds } from "./words.js";
 
-/** Total time as the summary; stages, model, collection and request id behind it. */
-export function facts(answer) {
+/** Total time as the summary; stages, model, collection, request id and `more` rows behind it. */
+export function facts(answer, more = []) {
   const { total, ...stages } = answer.timings_ms;
   const rows = [
     ...Object.entries(stages).map(([name, ms]) => [name.replaceAll("_", " "), milliseconds(ms)]),
@@ -13,6 +13,7 @@ export function facts(answer) {
     ["model", answer.model_id],
     ["collection", answer.collection],
     ["request", answer.request_id],
+    ...more,
   ];
   return el("details", { class: "facts" }, el("summary", {}, `${milliseconds(total ?? 0)} · ${answer.model_id}`), factList(rows));
 }

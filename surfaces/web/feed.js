@@ -12,6 +12,7 @@ import { milliseconds, percent, plural } from "./words.js";
 
 const PAGE = 24;
 const MOST = 100;
+const MOST_INTERESTS = 12; // shown
 const USERS = 40; // of the sample
 const FOLLOW_MS = 15_000;
 const POLL_MS = 250;
@@ -23,6 +24,7 @@ export class FeedView {
   #cursor = null;
   #interests = [];
   #only = ""; // the interest that is looked at
+  #medoids = new Map(); // pin_id -> promise of its card
 
   constructor(onSave) {
     this.masonry = new Masonry(find(".cards", this.#root), (item, rank) => card(item, { note: this.#why(item), onSave, rank }));
@@ -129,7 +131,10 @@ export class FeedView {
   #drawInterests({ interests, kind }) {
     const list = find(".interests", this.#root);
     list.hidden = kind === "newest";
-    list.replaceChildren(...interests.map((interest) => el("li", {}, this.#interest(interest))));
+    const first = [...interests].sort((a, b) => b.sampled - a.sampled || b.importance - a.importance).slice(0, MOST_INTERESTS);
+    const rest = interests.length - first.length;
+    const more = rest > 0 && el("li", { class: "interests-more muted" }, `and ${rest} more`);
+    list.replaceChildren(...first.map((interest) => el("li", {}, this.#interest(interest))), ...(more ? [more] : []));
   }
 
   /** An interest: its medoid, its share, and whether this answer drew on it. Pressed, it leaves its own pins in sight. */
@@ -138,15 +143,24 @@ export class FeedView {
       this.#only = this.#only === medoid ? "" : medoid;
       this.#dim();
     };
-    const card = this.masonry.node(medoid);
-    const category = card?.dataset.category ?? medoid.split("-")[0];
+    const picture = el("span", { class: "interest-picture" });
+    this.#card(medoid).then((card) => picture.append(art(card, { ratio: 1, badge: false })));
     return el(
       "button",
       { class: `interest${sampled ? " is-sampled" : ""}`, type: "button", "data-medoid": medoid, "aria-pressed": "false", disabled: !sampled, on: { click: look } },
-      art({ pin_id: medoid, category }, { ratio: 1, badge: false }),
+      picture,
       el("span", { class: "interest-text" }, el("span", { class: "interest-title" }, title || medoid), el("span", { class: "interest-facts" }, `${percent(importance)} · ${plural(pins, "pin")}`)),
       el("span", { class: "interest-state" }, sampled ? "In this feed" : "Resting"),
     );
+  }
+
+  /** A medoid's card, asked for once; a bare one where it cannot be read. */
+  #card(medoid) {
+    if (!this.#medoids.has(medoid)) {
+      const bare = { pin_id: medoid, category: "", image_url: "" };
+      this.#medoids.set(medoid, api.pin(medoid).then((answer) => answer.pin, () => bare));
+    }
+    return this.#medoids.get(medoid);
   }
 
   #dim() {

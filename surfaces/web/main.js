@@ -52,8 +52,8 @@ function render(now) {
     find(`#view-${name}`).hidden = name !== now.view;
     const link = find(`[data-view="${name}"]`);
     link.href = href({ view: name, pin: "" });
-    link.toggleAttribute("aria-current", name === now.view);
     if (name === now.view) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
   }
   if (document.activeElement !== query || !typing) query.value = now.q;
   find("#clear").hidden = !query.value;

@@ -67,7 +67,7 @@ export class MapView {
       const answer = await api.map();
       this.#points = answer.points;
       this.#legend();
-      find(".meta", this.#root).replaceChildren(el("span", {}, `${plural(answer.points.length, "pin")} · ${answer.projection} · made ${dateTime(answer.made_at)}`), facts(answer));
+      find(".meta", this.#root).replaceChildren(el("span", {}, plural(answer.points.length, "pin")), facts(answer, [["made", dateTime(answer.made_at)], ["directions", answer.projection]]));
       this.#notice(answer.points.length ? null : empty("An empty map", "As soon as pins are embedded, they are here."));
     } catch (problem) {
       this.#loaded = false;
@@ -100,9 +100,7 @@ export class MapView {
   }
 
   #legend() {
-    const counts = new Map();
-    for (const { category } of this.#points) counts.set(category, (counts.get(category) ?? 0) + 1);
-    const toggles = [...counts].sort().map(([category, count]) => {
+    const toggles = byCategory(this.#points).sort().map(([category, { length: count }]) => {
       const mark = svg("svg", { viewBox: "-1.6 -1.6 3.2 3.2", class: "legend-mark", "aria-hidden": "true" }, svg("path", { d: SHAPES[look(category).shape] }));
       mark.style.setProperty("--light", look(category).light);
       mark.style.setProperty("--dark", look(category).dark);
@@ -135,7 +133,7 @@ export class MapView {
     const { width, height, zoom } = this.#plane;
     const context = this.#canvas.getContext("2d");
     const styles = getComputedStyle(this.#frame);
-    const ink = { text: styles.color, paper: styles.backgroundColor };
+    const ink = { text: styles.color, paper: styles.backgroundColor, serif: styles.getPropertyValue("--serif") };
     context.clearRect(0, 0, width, height);
     const radius = Math.min(9, (this.#points.length > 2000 ? 3 : 4.6) * zoom ** 0.32);
     const searching = this.#hits.size > 0;
@@ -155,13 +153,16 @@ export class MapView {
     }
   }
 
-  /** Each category's name where most of it lies. */
-  #label(context, { text, paper }) {
-    context.font = `italic 600 19px ${getComputedStyle(find("h1")).fontFamily}`;
+  /** Each category's name where most of it lies, largest first; a name that would lie on another is left out. */
+  #label(context, { text, paper, serif }) {
+    context.font = `italic 600 19px ${serif}`;
     Object.assign(context, { textAlign: "center", textBaseline: "middle", lineJoin: "round", lineWidth: 5, strokeStyle: paper, fillStyle: text });
-    for (const [category, points] of Map.groupBy ? Map.groupBy(this.#visible(), (point) => point.category) : []) {
-      const middle = { x: median(points.map((point) => point.x)), y: median(points.map((point) => point.y)) };
-      const [x, y] = this.#plane.toPixels(middle);
+    const taken = [];
+    for (const [category, points] of byCategory(this.#visible())) {
+      const [x, y] = this.#plane.toPixels({ x: median(points.map((point) => point.x)), y: median(points.map((point) => point.y)) });
+      const half = context.measureText(capital(category)).width / 2 + 8;
+      if (taken.some((other) => Math.abs(other.y - y) < 26 && Math.abs(other.x - x) < other.half + half)) continue;
+      taken.push({ x, y, half });
       context.strokeText(capital(category), x, y);
       context.fillText(capital(category), x, y);
     }
@@ -276,6 +277,16 @@ function circle(context, x, y, radius, colour, width) {
   context.arc(x, y, radius, 0, 2 * Math.PI);
   Object.assign(context, { strokeStyle: colour, lineWidth: width });
   context.stroke();
+}
+
+/** `[category, points]`, the most numerous first. */
+function byCategory(points) {
+  const groups = new Map();
+  for (const point of points) {
+    if (!groups.has(point.category)) groups.set(point.category, []);
+    groups.get(point.category).push(point);
+  }
+  return [...groups].sort(([, a], [, b]) => b.length - a.length);
 }
 
 function median(numbers) {

@@ -1,13 +1,9 @@
 /** What a drawn card can show. Each motif: (random, width, height, colours: four of them, dark first, then accents, light last) -> SVG elements. */
 
 import { svg } from "./dom.js";
+import { blooms, fruits, sea, shelves, stitches, tiers } from "./patterns.js";
+import { at, circle, line, path, rect } from "./pen.js";
 import { between, pick, shuffled, whole } from "./seed.js";
-
-const circle = (cx, cy, r, colour, more = {}) => svg("circle", { cx, cy, r, fill: colour, ...more });
-const rect = (x, y, width, height, colour, more = {}) => svg("rect", { x, y, width, height, fill: colour, ...more });
-const path = (d, colour, more = {}) => svg("path", { d, fill: colour, ...more });
-const line = (d, colour, width, more = {}) => svg("path", { d, fill: "none", stroke: colour, "stroke-width": width, "stroke-linecap": "round", ...more });
-const at = (...numbers) => numbers.map((number) => Math.round(number * 10) / 10).join(" ");
 
 /** Garden: stems with paired leaves before a low sun. */
 function leaves(random, width, height, [dark, ...accents]) {
@@ -114,18 +110,22 @@ function hills(random, width, height, [dark, ...accents]) {
   const sunX = between(random, 0.2, 0.8) * width;
   const parts = [circle(sunX, sunY, between(random, 34, 62), accents[random() < 0.7 ? 1 : 0])];
   for (let i = 0; i < 3; i += 1) parts.push(line(`M${at(sunX - 130 + 40 * i, sunY + 8 + 13 * i)}h${at(between(random, 60, 150))}`, tones[0], 4));
-  tones.forEach((tone, i) => {
-    const base = height * (0.46 + 0.14 * i);
-    const tops = whole(random, 2, 4);
-    let d = `M-4 ${at(height + 4)}V${at(base)}`;
-    for (let j = 1; j <= tops; j += 1) {
-      const [from, to] = [((j - 1) / tops) * width, (j / tops) * width];
-      const rise = between(random, -0.12, 0.1) * height;
-      d += `C${at(from + width / tops / 2.4, base + rise, to - width / tops / 2.4, base + rise, to, base + between(random, -0.05, 0.05) * height)}`;
-    }
-    parts.push(path(`${d}H${at(width + 4)}V${at(height + 4)}Z`, tone));
-  });
+  tones.forEach((tone, i) => parts.push(path(ridge(random, width, height, height * (0.46 + 0.14 * i)), tone)));
   return parts;
+}
+
+/** A range that rises and falls around `base`, closed at the bottom. */
+function ridge(random, width, height, base) {
+  const tops = whole(random, 2, 4);
+  const step = width / tops;
+  let y = base + between(random, -0.06, 0.06) * height;
+  let d = `M-4 ${at(height + 4)}V${at(y)}H0`;
+  for (let i = 0; i < tops; i += 1) {
+    const next = base + between(random, 0.02, 0.1) * height * (i % 2 ? 1 : -1);
+    d += `C${at((i + 0.5) * step, y, (i + 0.5) * step, next, (i + 1) * step, next)}`;
+    y = next;
+  }
+  return `${d}H${at(width + 4)}V${at(height + 4)}Z`;
 }
 
 /** Craft: a quilt of simple tiles. */
@@ -157,4 +157,12 @@ const TILES = [
   ([a, b]) => [shape("M0 0h1.01v1.01H0Z", a), shape("M0 0A1 1 0 0 1 1 1A1 1 0 0 1 0 0Z", b)],
 ];
 
-export const MOTIFS = { leaves, plates, arches, drape, hills, quilt };
+/** By a category's look, what its cards are drawn as. */
+export const MOTIFS = {
+  leaves: [leaves, leaves, blooms],
+  plates: [plates, fruits],
+  arches: [arches, shelves],
+  drape: [drape, tiers],
+  hills: [hills, sea],
+  quilt: [quilt, stitches],
+};

@@ -7,7 +7,7 @@ import { el, find, say } from "./dom.js";
 import { facts } from "./facts.js";
 import { Masonry } from "./masonry.js";
 import { busy, empty, problemNotice, skeleton } from "./notices.js";
-import { go, state } from "./router.js";
+import { go } from "./router.js";
 import { capital, languageName, plural } from "./words.js";
 
 const PAGE = 24;
@@ -35,6 +35,7 @@ export class SearchView {
     find("#lang", this.#root).addEventListener("change", (event) => go({ lang: event.target.value }));
     find("#match", this.#root).append(...MATCHES.map(([value, words]) => el("option", { value }, words)));
     find("#match", this.#root).addEventListener("change", (event) => go({ match: event.target.value }));
+    this.#learnFilters();
   }
 
   /** The result of a pin, with its explanation; undefined where it is not in the list. */
@@ -106,10 +107,22 @@ export class SearchView {
     this.#learn(answer);
   }
 
+  /** The categories and languages of the newest pins, so that there is a choice before there are results. */
+  async #learnFilters() {
+    const answer = await api.feed(VISITOR, { limit: MOST }).catch(() => null); // a problem shows in the view itself
+    if (!answer) return;
+    this.#know(answer.results);
+    if (this.#shown) this.#drawFilters();
+  }
+
   #learn(answer) {
     this.#cursor = answer.cursor;
     find(".more", this.#root).hidden = !answer.cursor;
-    for (const { category, lang } of answer.results) {
+    this.#know(answer.results);
+  }
+
+  #know(cards) {
+    for (const { category, lang } of cards) {
       if (category) this.#known.category.add(category);
       if (lang) this.#known.lang.add(lang);
     }
@@ -135,7 +148,7 @@ export class SearchView {
 
   #drawMeta(answer) {
     const { q } = this.#shown;
-    find("#search-title").replaceChildren(q ? el("span", { class: "quoted" }, answer.query ?? q) : "New today");
+    find("#search-title").replaceChildren(q ? el("span", { class: "quoted" }, answer.query ?? q) : "Newest pins");
     const guess = answer.lang_guess ? `${languageName(answer.lang_guess)} query` : "";
     const count = `${plural(this.masonry.size, "pin")}${answer.cursor ? ", more below" : ""}`;
     find(".meta", this.#root).replaceChildren(el("span", {}, [count, guess].filter(Boolean).join(" · ")), facts(answer));
@@ -175,6 +188,3 @@ export class SearchView {
     if (content) find(".meta", this.#root).replaceChildren();
   }
 }
-
-/** Whether the search view is the one that is shown. */
-export const searching = () => state().view === "search";

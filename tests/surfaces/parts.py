@@ -1,0 +1,123 @@
+"""A serving process in this one: the real application over real collections of small sample, with a feature store and a broker of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastapi.testclient import TestClient
+from index.rollout import EdgeAlias
+
+from everpin.importers import PinRow, read_jsonl
+from everpin.keys import KeyRing, RateLimiter
+from everpin.owner import ownership
+from everpin.serving import LiveModels, Served
+from everpin.settings import SHIPPED_MODEL, Settings
+from everpin.wiring import build_encoder
+from index.edge import EdgePinIndex
+from pins.actions import UserActed
+from pins.events import PinEvent, PinUpdated
+from pins.features import UserAction
+from pins.indexer import PinIndexer
+from pins.ports import PinIndex
+from surfaces.access import Access
+from surfaces.app import build_app
+from surfaces.asked import Surface
+from surfaces.cosaves import CoSaves
+from surfaces.guard import Limits, guarded
+from surfaces.metrics import Metrics, Timed
+from surfaces.people import People
+from surfaces.projection import Maps
+from tests.fakes import FakeFeatures
+
+BASE_MODEL = SHIPPED_MODEL.with_name("minilm-l6-v1")
+SAMPLE = SHIPPED_MODEL.parent.parent / "sample" / "pins.jsonl"
+T0 = 1_764_000_000_000_000
+
+
+class TestStores:
+    """Collections of this process, and an alias that a test moves."""
+
+    __test__ = False
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.moved = home, EdgeAlias(home)
+        self.opened: dict[str, PinIndex] = {}
+
+    def alias(self) -> str | None:
+        return self.moved.live()
+
+    def place(self) -> str:
+        return str(self.home)
+
+    def index(self, model_id: str, dimension: int) -> PinIndex:
+        if model_id not in self.opened:
+            self.opened[model_id] = EdgePinIndex(self.home, model_id, dimension, min_free_bytes=0)
+        return self.opened[model_id]
+
+
+@dataclass
+class SentOnly:
+    """Where the API's writes end up in a test."""
+
+    events: list[PinEvent] = field(default_factory=list)
+    actions: list[UserActed] = field(default_factory=list)
+
+    def send(self, events: Sequence[PinEvent]) -> None:
+        self.events += events
+
+    def act(self, actions: Sequence[UserActed]) -> None:
+        self.actions += actions
+
+    def close(self) -> None: ...
+
+
+class UsersToo(FakeFeatures):
+    """A feature store that lists its users."""
+
+    def user_ids(self, batch: int = 1000) -> Iterator[Sequence[str]]:
+        yield list(self.histories)
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Running:
+    """The application, what is behind it, and a client of it."""
+
+    client: TestClient
+    surface: Surface
+    stores: TestStores
+    features: UsersToo
+    sent: SentOnly
+    indexers: Mapping[str, PinIndexer]
+
+
+@contextmanager
+def running(home: Path, models: Sequence[Path] = (SHIPPED_MODEL,), pins: int = 120, limits: Limits = Limits()) -> Iterator[Running]:
+    """Everything but the network: `pins` sample pins in a collection of each model, the first of them live."""
+    with ExitStack() as stack:
+        stack.enter_context(ownership(home, "test"))
+        features, stores, indexers = UsersToo(), TestStores(home / "index"), {}
+        rows = [row for row in read_jsonl(SAMPLE) if isinstance(row, PinRow)][:pins]
+        features.write([feature for row in rows for feature in row.rows(T0)])
+        for model in models:
+            encoder = build_encoder(Settings(home=home, model=model))
+            indexer = indexers[encoder.model_id] = PinIndexer(features, encoder, stores.index(encoder.model_id, encoder.dimension), lambda: T0 + 1)
+            indexer.apply([PinUpdated(row.pin_id, T0) for row in rows])
+        features.histories["fan"] = [UserAction(row.pin_id, "save", T0 - number * 86_400_000_000) for number, row in enumerate(rows[:12])]
+        metrics, sent = Metrics("test"), SentOnly()
+        live = LiveModels(Settings(home=home, model=models[0]), stores, metrics.live)
+        stack.callback(live.close)
+        metrics.watch(lambda: bool(live.problem), lambda: (live.now.encoder.hits, live.now.encoder.misses))
+        people = People(lambda: features)
+        surface = Surface(Settings(home=home, model=models[0]), live, people, sent, CoSaves(people), Maps(), metrics)
+        app = guarded(Timed(build_app(surface, Access(KeyRing(home), RateLimiter(), metrics)), metrics), limits)
+        client = stack.enter_context(TestClient(app, raise_server_exceptions=False, base_url="http://127.0.0.1"))
+        yield Running(client, surface, stores, features, sent, indexers)
+
+
+def served(run: Running) -> Served:
+    return run.surface.live.now
