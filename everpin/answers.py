@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,11 +14,13 @@ from everpin.loading import feature_store
 from everpin.settings import Settings
 from everpin.wiring import build_encoder, now_us, open_index
 from pins.changes import Skip, decide, fingerprint
-from pins.ports import PinIndex, Where
+from pins.ports import PinIndex
 from pins.retrieval.feed import home_feed
-from pins.retrieval.related import related_pins
+from pins.retrieval.late import SentenceVectors
+from pins.retrieval.related import RelatedOptions, related_pins
 from pins.retrieval.results import Result
-from pins.retrieval.search import search
+from pins.retrieval.results import result as hit_result
+from pins.retrieval.search import Found, SearchOptions, search, with_matched_terms
 from pins.text import PinText, render
 
 
@@ -30,16 +32,20 @@ def reading(config: Settings) -> Iterator[PinIndex]:
         yield index
 
 
-def answer_search(config: Settings, text: str, limit: int, where: Where) -> list[dict[str, Any]]:
-    """Shown results of a query. Raises EverpinError, ValueError for an empty query."""
+def answer_search(config: Settings, text: str, options: SearchOptions, *, explained: bool = False) -> list[dict[str, Any]]:
+    """Shown results of a query, one page. Raises EverpinError, ValueError for an empty query."""
+    encoder = build_encoder(config)
     with reading(config) as index:
-        return [shown(result) for result in search(text, QueryEncoder(build_encoder(config)), index, limit, where)]
+        page = search(text, QueryEncoder(encoder), index, options, SentenceVectors(encoder.encode))[: options.limit]
+        page = with_matched_terms(page, text, index) if explained else page
+        return [_found(result, index.model_id, explained) for result in page]
 
 
-def answer_related(config: Settings, pin_id: str, limit: int) -> list[dict[str, Any]]:
-    """Shown related pins. Raises PinNotFound."""
+def answer_related(config: Settings, pin_id: str, options: RelatedOptions) -> list[dict[str, Any]]:
+    """Shown related pins, one page. Raises PinNotFound."""
     with reading(config) as index:
-        return [shown(result) for result in related_pins(pin_id, index, limit)]
+        page = related_pins(pin_id, index, options).results[: options.limit]
+        return [_named(hit_result(r.hit, index.model_id, r.why), r.cosine, r.duplicates) for r in page]
 
 
 def answer_feed(config: Settings, user_id: str, limit: int) -> list[dict[str, Any]]:
@@ -61,6 +67,24 @@ def shown(result: Result) -> dict[str, Any]:
     if result.level is not None:
         body |= {"level": int(result.level), "level_label": result.level.label, "relevance": round(result.relevance or 0.0, 3)}
     return body | {name: value for name, value in (("why", result.why), ("refused", result.refused)) if value}
+
+
+def _found(found: Found, model_id: str, explained: bool) -> dict[str, Any]:
+    result = replace(hit_result(found.hit, model_id), relevance=found.relevance, level=found.level)
+    body = _named(result, found.cosine, found.duplicates) | ({"below_level": True} if found.below_level else {})
+    return body | ({"explain": _explanation(found)} if explained else {})
+
+
+def _named(result: Result, cosine: float, duplicates: Sequence[str]) -> dict[str, Any]:
+    return shown(replace(result, score=cosine)) | ({"duplicates": list(duplicates)} if duplicates else {})
+
+
+def _explanation(found: Found) -> dict[str, Any]:
+    """Where a result came from and what each stage gave it."""
+    numbers = {name: getattr(found, name) for name in ("dense_rank", "cosine", "sparse_rank", "bm25", "fused", "late_interaction")}
+    rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in numbers.items()}
+    levels = [round(probability, 3) for probability in found.level_probabilities]
+    return rounded | {"ranked_by": round(found.score, 4), "level_probabilities": levels, "matched_terms": list(found.matched_terms)}
 
 
 def explain(config: Settings, pin_id: str) -> dict[str, Any]:

@@ -26,6 +26,8 @@ from pins.changes import REASONS
 from pins.events import PinDeleted, PinUpdated
 from pins.features import FeatureRow
 from pins.ports import Where
+from pins.retrieval.related import RelatedOptions
+from pins.retrieval.search import SearchOptions
 from streams.broker import EMBEDDED, EventProducer, Offsets, read_topic, wait_for_lag
 
 SAMPLE = Path(__file__).parent / "sample"
@@ -145,7 +147,7 @@ def _document(config: Settings, system: System, started_ms: float) -> dict[str, 
         "outcomes": status["outcomes"],
         "freshness_ms": {"p50": round(float(p50), 1), "p99": round(float(p99), 1)},
         "searches": [_searched(config, query, where) for query, where in SEARCHES],
-        "related": answer_related(config, RELATED_TO, 5),
+        "related": answer_related(config, RELATED_TO, RelatedOptions(limit=5)),
         "home_feed": answer_feed(config, FEED_OF, 6),
         "dead_letters": sum(status["dead_letters"].values()),
         "encoder_calls": status["encoder_calls"],
@@ -154,7 +156,7 @@ def _document(config: Settings, system: System, started_ms: float) -> dict[str, 
 
 
 def _searched(config: Settings, query: str, where: Where) -> dict[str, Any]:
-    return {"query": query, "where": {"lang": where.lang} if where.lang else {}, "results": answer_search(config, query, 5, where)}
+    return {"query": query, "where": {"lang": where.lang} if where.lang else {}, "results": answer_search(config, query, SearchOptions(limit=5, where=where))}
 
 
 def _group_name(system: System) -> str:

@@ -54,4 +54,10 @@ class OrdinalHead:
 
     def level(self, cosine: float) -> Level:
         """The most probable level; the higher one where two are equally probable."""
-        return Level(len(Level) - int(np.argmax(self.probabilities(cosine)[::-1])))
+        return Level(int(most_probable(self.probabilities(cosine))))
+
+
+def most_probable(probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Levels 1 to 5 of shape (...) for probabilities of shape (..., 5); the higher level where two are equally probable."""
+    levels: NDArray[np.int64] = len(Level) - np.argmax(probabilities[..., ::-1], axis=-1)
+    return levels

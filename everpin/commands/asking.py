@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,39 +21,86 @@ from everpin.settings import settings
 from everpin.wiring import build_encoder
 from pins.errors import EverpinError
 from pins.ports import Where
+from pins.retrieval.language import guess_language
+from pins.retrieval.related import RelatedOptions
+from pins.retrieval.search import SearchOptions
+
+
+class Retrieval(StrEnum):
+    """What finds the candidates."""
+
+    hybrid = "hybrid"
+    dense = "dense"
+    sparse = "sparse"
+
+
+class Rerank(StrEnum):
+    """What orders them in the end."""
+
+    relevance = "relevance"
+    late_interaction = "late_interaction"
+    none = "none"
+
+
+Lang = Annotated[str | None, typer.Option(help="Only pins of this language.")]
+Category = Annotated[str | None, typer.Option(help="Only pins of this category.")]
+Board = Annotated[str | None, typer.Option(help="Only pins with this board title.")]
+Diversity = Annotated[float, typer.Option(min=0, max=1, help="0: by relevance alone; 1: as unlike one another as can be.")]
 
 
 def search(
     text: str,
     limit: Limit = 10,
-    lang: Annotated[str | None, typer.Option(help="Only pins of this language.")] = None,
-    category: Annotated[str | None, typer.Option(help="Only pins of this category.")] = None,
-    board: Annotated[str | None, typer.Option(help="Only pins with this board title.")] = None,
+    lang: Lang = None,
+    category: Category = None,
+    board: Board = None,
+    retrieval: Annotated[Retrieval, typer.Option(help="Vectors (dense), words (sparse), or both.")] = Retrieval.hybrid,
+    rerank: Annotated[Rerank, typer.Option(help="What orders the candidates in the end.")] = Rerank.relevance,
+    min_level: Annotated[int, typer.Option(min=1, max=5, help="Leave out results below this relevance level.")] = 1,
+    diversity: Diversity = 0.0,
+    explain: Annotated[bool, typer.Option("--explain", help="Say where each result came from and what each stage gave it.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """The pins most relevant to a text, each with its relevance level."""
     if not text.strip():
         raise EverpinError("the query is empty; give at least one word")
     where = Where(lang=lang, category=category, board=board)
-    results = answer_search(settings(), text, limit, where)
-    emit({"query": text, "results": results}, as_json, lambda console: console.print(results_table(f"Search: {text}", results)))
+    options = SearchOptions(limit, where, retrieval.value, rerank.value, min_level, diversity=diversity)
+    results = answer_search(settings(), text, options, explained=explain)
+    emit({"query": text, "lang_guess": guess_language(text), "results": results}, as_json, lambda console: _show_search(console, text, results, explain))
     if not results:
-        _say_why_nothing(where)
+        _say_why_nothing(options)
 
 
-def _say_why_nothing(where: Where) -> None:
+def _show_search(console: Console, text: str, results: list[dict[str, Any]], explained: bool) -> None:
+    console.print(results_table(f"Search: {text}", results))
+    if explained:
+        table = Table(
+            "pin", "dense rank", "cosine", "sparse rank", "BM25", "late", "ranked by", "words that matched", title="Where they came from", title_justify="left"
+        )
+        for result in results:
+            told = result["explain"]
+            cells = (told[name] for name in ("dense_rank", "cosine", "sparse_rank", "bm25", "late_interaction", "ranked_by"))
+            table.add_row(result["pin_id"], *("" if cell is None else str(cell) for cell in cells), ", ".join(told["matched_terms"]))
+        console.print(table)
+
+
+def _say_why_nothing(options: SearchOptions) -> None:
     """An answer of nothing over an empty index is no success. Raises typer.Exit then."""
     with reading(settings()) as index:
         live = index.counts()["live"]
     if not live:
         print(f"everpin: the index of {index.model_id} holds no pins; run `everpin import`, or `everpin reconcile --fix` if it was wiped", file=sys.stderr)
         raise typer.Exit(PARTIAL)
-    print(f"everpin: none of the {live} pins in the index fits the filters {where}", file=sys.stderr)
+    asked = f"the filters {options.where}" + (f" and is of level {options.min_level} or above" if options.min_level > 1 else "")
+    words = ", and with --retrieval sparse only pins that hold a word of the query are found" if options.retrieval == "sparse" else ""
+    print(f"everpin: none of the {live} pins in the index fits {asked}{words}", file=sys.stderr)
 
 
-def related(pin: str, limit: Limit = 10, as_json: AsJson = False) -> None:
-    """Pins like a pin."""
-    results = answer_related(settings(), pin, limit)
+def related(pin: str, limit: Limit = 10, lang: Lang = None, category: Category = None, diversity: Diversity = 0.0, as_json: AsJson = False) -> None:
+    """Pins like a pin, each with the reason."""
+    options = RelatedOptions(limit, Where(lang=lang, category=category), diversity)
+    results = answer_related(settings(), pin, options)
     emit({"pin_id": pin, "results": results}, as_json, lambda console: console.print(results_table(f"Related to {pin}", results)))
 
 

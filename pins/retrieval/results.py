@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,6 +12,14 @@ from pins.relevance import Level, OrdinalHead
 
 SAME_PIN_COSINE = 0.985
 """Two pins this close show the same idea in the same words: one of them is enough."""
+
+Stage = Callable[[str], AbstractContextManager[None]]
+"""What times the stages of an answer: entered with a stage's name for as long as the stage takes."""
+
+
+def untimed(stage: str) -> AbstractContextManager[None]:
+    """Time nothing."""
+    return nullcontext()
 
 
 class QueryEncoder(Protocol):

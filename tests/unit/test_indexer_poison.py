@@ -38,9 +38,9 @@ def test_a_search_shows_the_mark(house: House) -> None:
     house.apply(caption("b", "broken", T0 + 1))
     (hit,) = house.index.search(house.encoder.query("soup"), 5)
     assert hit.refused == "encoder_error"
-    assert related_pins("b", house.index) == []
+    assert related_pins("b", house.index).results == []
     soups(house, ["c"])
-    assert [result.refused for result in related_pins("c", house.index, 5)] == ["encoder_error"]
+    assert [result.hit.refused for result in related_pins("c", house.index).results] == ["encoder_error"]
 
 
 def test_the_same_refusal_again_writes_nothing(house: House) -> None:

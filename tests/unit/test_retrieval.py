@@ -4,18 +4,13 @@ from collections.abc import Sequence
 from itertools import permutations
 
 import numpy as np
-import pytest
 
 from pins.changes import IndexedPin
-from pins.errors import PinNotFound
 from pins.features import UserAction
-from pins.ports import PointWrite, Vector, Where
-from pins.relevance import Level
+from pins.ports import PointWrite, Vector
 from pins.retrieval.feed import HISTORY, INTERESTS, SAME_INTEREST_COSINE, home_feed
-from pins.retrieval.related import related_pins
-from pins.retrieval.results import SAME_PIN_COSINE, Result
-from pins.retrieval.search import search
-from tests.fakes import FakeEncoder, FakeIndex
+from pins.retrieval.results import Result
+from tests.fakes import FakeIndex
 from tests.unit.samples import T0
 
 DAY_US = 86_400_000_000
@@ -40,82 +35,8 @@ def bury(index: FakeIndex, pin_id: str) -> None:
     index.write([PointWrite(IndexedPin(pin_id, 2, dead=True, embedded=False, model_id="fake-v1"), 1 if pin_id in index.points else None)])
 
 
-def texts(*titles: str) -> FakeIndex:
-    return index_of({title: FakeEncoder().query(title) for title in titles})
-
-
 def ids(results: Sequence[Result]) -> list[str]:
     return [result.pin_id for result in results]
-
-
-def test_a_search_gives_the_nearest_pins_with_their_relevance() -> None:
-    index = texts("red chair", "blue chair", "tomato soup")
-    results = search("red chair", FakeEncoder(), index)
-    assert len(results) == 3
-    assert ids(results)[0] == "red chair"
-    assert [result.score for result in results] == sorted((result.score for result in results), reverse=True)
-    best = results[0]
-    assert (best.title, best.model_id, best.fields["lang"], best.why) == ("title of red chair", "fake-v1", "en", "")
-    assert best.score == pytest.approx(1.0)
-    assert best.relevance == pytest.approx(float(FakeEncoder.ordinal_head.expected(1.0)))
-    assert best.level is Level.HIGHLY_RELEVANT
-    assert all(result.level is FakeEncoder.ordinal_head.level(result.score) for result in results)
-
-
-def test_a_search_gives_as_many_as_asked_for_where_the_filters_hold() -> None:
-    index = texts("red chair", "blue chair", "tomato soup")
-    assert len(search("chair", FakeEncoder(), index, limit=2)) == 2
-    assert ids(search("chair", FakeEncoder(), index, where=Where(without=frozenset({"red chair", "blue chair"})))) == ["tomato soup"]
-    assert search("chair", FakeEncoder(), index, where=Where(lang="de")) == []
-
-
-def test_vectors_of_another_model_are_never_searched() -> None:
-    index = texts("red chair")
-    index.model_id = "fake-v2"
-    with pytest.raises(ValueError, match="the query encoder is fake-v1, the index holds fake-v2"):
-        search("red chair", FakeEncoder(), index)
-
-
-@pytest.mark.parametrize("text", ["", "  \n\u3000"])
-def test_an_empty_query_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="give at least one word"):
-        search(text, FakeEncoder(), texts("red chair"))
-
-
-def test_related_pins_are_the_nearest_without_the_pin_itself() -> None:
-    index = index_of({"p": at(0), "far": at(1), "near": at(0, 0.9), "nearer": at(0, 0.95, beside=6)})
-    results = related_pins("p", index)
-    assert ids(results) == ["nearer", "near", "far"]
-    assert (results[0].why, results[0].title, results[0].relevance, results[0].level) == ("like p", "title of nearer", None, None)
-    assert ids(related_pins("p", index, limit=1)) == ["nearer"]
-    assert ids(related_pins("p", index, where=Where(without=frozenset({"nearer"})))) == ["near", "far"]
-
-
-def test_related_pins_leave_out_near_duplicates_of_the_pin_and_of_one_another() -> None:
-    index = index_of({"p": at(0), "copy of p": at(0, 0.999), "a": at(0, 0.8), "copy of a": at(0, 0.79), "b": at(0, 0.7, beside=5)})
-    assert float(at(0, 0.8) @ at(0, 0.79)) >= SAME_PIN_COSINE
-    assert ids(related_pins("p", index)) == ["a", "b"]
-
-
-def test_many_duplicates_do_not_shorten_the_answer() -> None:
-    copies = {f"copy {n}": at(0, 0.9, beside=1) for n in range(3)}
-    index = index_of({"p": at(0), **copies, "b": at(0, 0.7, beside=2), "c": at(0, 0.6, beside=3)})
-    assert ids(related_pins("p", index, limit=3)) == ["copy 0", "b", "c"]
-
-
-def test_a_hit_without_its_vector_cannot_be_folded_and_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    index = index_of({"p": at(0), "copy": at(0, 0.999)})
-    search_index = index.search
-    monkeypatch.setattr(index, "search", lambda *asked: [type(hit)(hit.pin_id, hit.score, hit.fields) for hit in search_index(*asked)])
-    assert ids(related_pins("p", index)) == ["copy"]
-
-
-def test_an_unknown_deleted_or_textless_pin_has_no_related_pins() -> None:
-    index = index_of({"p": at(0), "deleted": at(1), "textless": None})
-    bury(index, "deleted")
-    for pin_id in ("unknown", "deleted", "textless"):
-        with pytest.raises(PinNotFound, match=f"everpin explain {pin_id}"):
-            related_pins(pin_id, index)
 
 
 def saved(*pin_ids: str, days_ago: float = 0) -> list[UserAction]:
