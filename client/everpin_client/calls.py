@@ -133,9 +133,10 @@ def send_events(events: Iterable[Mapping[str, Any]]) -> Call[Accepted]:
 
 
 def send_actions(user_id: str, actions: Iterable[UserActionIn]) -> Call[Accepted]:
-    """Send what a user saved and clicked, oldest first. Not sent again where it may have arrived: an action twice counts twice."""
+    """Send what a user saved and clicked, oldest first. Where all have `time`, sending them twice is harmless: an action is known by pin, kind and time."""
     body = _body(ActionsRequest, {"actions": list(actions)})
-    return Call("POST", f"/v1/users/{_segment('user_id', user_id)}/actions", Accepted, body=body, repeatable=False)
+    path = f"/v1/users/{_segment('user_id', user_id)}/actions"
+    return Call("POST", path, Accepted, body=body, repeatable=all(action.get("time") is not None for action in body["actions"]))
 
 
 def _body(model: type[Request], fields: Mapping[str, object]) -> dict[str, Any]:

@@ -166,16 +166,22 @@ async def say(send: Any, status: int, body: bytes, headers: Mapping[str, str] | 
 
 @contextmanager
 def running() -> Iterator[Stage]:
-    """A stage with a server before it, on a free port of loopback."""
+    """A stage with a server before it."""
     stage = Stage()
+    with serving(stage) as stage.url:
+        yield stage
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[str]:
+    """An ASGI application behind uvicorn, on a free port of loopback: its address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        stage.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server = uvicorn.Server(uvicorn.Config(stage, log_config=None, lifespan="off", ws="none", http="h11", timeout_graceful_shutdown=1))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none", http="h11", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
             wait_for(lambda: server.started)
-            yield stage
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join(timeout=10)

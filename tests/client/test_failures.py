@@ -26,7 +26,7 @@ from everpin_client import (
     models,
 )
 from tests.client.conftest import QUICK, Driver
-from tests.client.stage import Drop, Refuse, Say, Slow, Stage, Trickle
+from tests.client.stage import NOW, Drop, Refuse, Say, Slow, Stage, Trickle
 
 EVENT = {"type": "pin_updated", "pin_id": "p1"}
 TIMED = EVENT | {"event_time_us": 1_764_000_000_000_000}
@@ -40,6 +40,7 @@ CALLS: dict[str, Any] = {
     "edit_pin": lambda c: c.edit_pin("p1", title="Herbs"),
     "timed events": lambda c: c.send_events([TIMED]),
     "events": lambda c: c.send_events([TIMED, EVENT]),
+    "timed actions": lambda c: c.send_actions("u1", [UserActionIn(pin_id="p1", time=NOW)]),
     "actions": lambda c: c.send_actions("u1", [UserActionIn(pin_id="p1")]),
 }
 
