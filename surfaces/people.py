@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Protocol
 
+from pins.actions import StoredHistory, usable
 from pins.features import VIEWS, FeatureRow, PinFeatures, UserAction
 from pins.ports import FeatureSource
 
@@ -19,6 +20,9 @@ class UserFeatures(FeatureSource, Protocol):
 
     def user_ids(self, batch: int = 1000) -> Iterator[Sequence[str]]:
         """Every user with a history, in batches."""
+
+    def histories(self, user_ids: Sequence[str]) -> Mapping[str, StoredHistory]:
+        """The stored histories of these users."""
 
     def close(self) -> None:
         """Release the store."""
@@ -57,7 +61,8 @@ class People:
                 users = next(batches, None)
                 if users is None:
                     break
-                found |= {user: frozenset(action.pin_id for action in self._store().history(user)) for user in users[: most - len(found)]}
+                stored = self._store().histories(users[: most - len(found)])
+            found |= {user: frozenset(action.pin_id for action in usable(history.actions)) for user, history in stored.items()}
         return found
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 from fastapi import APIRouter, FastAPI
@@ -15,7 +16,14 @@ from fastapi import APIRouter, FastAPI
 def serving(router: APIRouter) -> Iterator[str]:
     app = FastAPI()
     app.include_router(router)
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+    with hosted(app) as url:
+        yield url
+
+
+@contextmanager
+def hosted(app: Any, **options: Any) -> Iterator[str]:
+    """Any ASGI application; its URL. `options` are uvicorn's."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", **options))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 10

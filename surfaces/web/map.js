@@ -228,8 +228,10 @@ export class MapView {
   }
 
   #zoom(how) {
+    const middle = this.#here ? this.#plane.toPixels(this.#here) : [this.#plane.width / 2, this.#plane.height / 2];
     if (how === "reset") this.#plane.reset();
-    else this.#plane.zoomAt(this.#plane.width / 2, this.#plane.height / 2, how === "in" ? 1.6 : 1 / 1.6);
+    else this.#plane.zoomAt(...middle, how === "in" ? 1.6 : 1 / 1.6);
+    this.#point(this.#here);
     this.#draw();
   }
 
@@ -237,10 +239,11 @@ export class MapView {
     if (event.target !== this.#frame || event.altKey || event.ctrlKey || event.metaKey) return;
     const zoom = { "+": "in", "=": "in", "-": "out", 0: "reset" }[event.key];
     if (zoom) return this.#zoom(zoom);
-    if (event.key === "Enter" && this.#here) return go({ pin: this.#here.pin_id });
     const direction = ARROWS[event.key];
-    if (!direction) return;
+    const opens = event.key === "Enter" && this.#here;
+    if (!direction && !opens) return;
     event.preventDefault();
+    if (opens) return go({ pin: this.#here.pin_id });
     const points = this.#visible();
     const middle = this.#plane.nearest(points, this.#plane.width / 2, this.#plane.height / 2, Infinity);
     const next = this.#here ? this.#plane.next(points, this.#here, direction) : middle;

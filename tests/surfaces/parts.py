@@ -7,30 +7,32 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fastapi.testclient import TestClient
-from index.rollout import EdgeAlias
+import httpx
 
 from everpin.importers import PinRow, read_jsonl
 from everpin.keys import KeyRing, RateLimiter
 from everpin.owner import ownership
-from everpin.serving import LiveModels, Served
+from everpin.serving import LiveModels
 from everpin.settings import SHIPPED_MODEL, Settings
 from everpin.wiring import build_encoder
 from index.edge import EdgePinIndex
+from index.rollout import EdgeAlias
 from pins.actions import UserActed
 from pins.events import PinEvent, PinUpdated
-from pins.features import UserAction
+from pins.features import FeatureRow
 from pins.indexer import PinIndexer
 from pins.ports import PinIndex
 from surfaces.access import Access
 from surfaces.app import build_app
 from surfaces.asked import Surface
+from surfaces.connections import server_options
 from surfaces.cosaves import CoSaves
 from surfaces.guard import Limits, guarded
 from surfaces.metrics import Metrics, Timed
 from surfaces.people import People
 from surfaces.projection import Maps
 from tests.fakes import FakeFeatures
+from tests.serving import hosted
 
 BASE_MODEL = SHIPPED_MODEL.with_name("minilm-l6-v1")
 SAMPLE = SHIPPED_MODEL.parent.parent / "sample" / "pins.jsonl"
@@ -74,11 +76,8 @@ class SentOnly:
     def close(self) -> None: ...
 
 
-class UsersToo(FakeFeatures):
-    """A feature store that lists its users."""
-
-    def user_ids(self, batch: int = 1000) -> Iterator[Sequence[str]]:
-        yield list(self.histories)
+class ClosingFeatures(FakeFeatures):
+    """A feature store that is closed at the end."""
 
     def close(self) -> None: ...
 
@@ -87,10 +86,10 @@ class UsersToo(FakeFeatures):
 class Running:
     """The application, what is behind it, and a client of it."""
 
-    client: TestClient
+    client: httpx.Client
     surface: Surface
     stores: TestStores
-    features: UsersToo
+    features: ClosingFeatures
     sent: SentOnly
     indexers: Mapping[str, PinIndexer]
 
@@ -100,14 +99,16 @@ def running(home: Path, models: Sequence[Path] = (SHIPPED_MODEL,), pins: int = 1
     """Everything but the network: `pins` sample pins in a collection of each model, the first of them live."""
     with ExitStack() as stack:
         stack.enter_context(ownership(home, "test"))
-        features, stores, indexers = UsersToo(), TestStores(home / "index"), {}
+        features, stores, indexers = ClosingFeatures(), TestStores(home / "index"), {}
         rows = [row for row in read_jsonl(SAMPLE) if isinstance(row, PinRow)][:pins]
         features.write([feature for row in rows for feature in row.rows(T0)])
         for model in models:
             encoder = build_encoder(Settings(home=home, model=model))
             indexer = indexers[encoder.model_id] = PinIndexer(features, encoder, stores.index(encoder.model_id, encoder.dimension), lambda: T0 + 1)
             indexer.apply([PinUpdated(row.pin_id, T0) for row in rows])
-        features.histories["fan"] = [UserAction(row.pin_id, "save", T0 - number * 86_400_000_000) for number, row in enumerate(rows[:12])]
+        liked = [row.pin_id for row in rows[:12]]
+        times = [T0 - number * 86_400_000_000 for number in range(len(liked), 0, -1)]
+        features.write([FeatureRow("user_history", "fan", T0, {"pin_ids": liked, "actions": ["save"] * len(liked), "action_times_us": times})])
         metrics, sent = Metrics("test"), SentOnly()
         live = LiveModels(Settings(home=home, model=models[0]), stores, metrics.live)
         stack.callback(live.close)
@@ -115,9 +116,6 @@ def running(home: Path, models: Sequence[Path] = (SHIPPED_MODEL,), pins: int = 1
         people = People(lambda: features)
         surface = Surface(Settings(home=home, model=models[0]), live, people, sent, CoSaves(people), Maps(), metrics)
         app = guarded(Timed(build_app(surface, Access(KeyRing(home), RateLimiter(), metrics)), metrics), limits)
-        client = stack.enter_context(TestClient(app, raise_server_exceptions=False, base_url="http://127.0.0.1"))
+        url = stack.enter_context(hosted(app, lifespan="off", **server_options(limits)))
+        client = stack.enter_context(httpx.Client(base_url=url, timeout=60))
         yield Running(client, surface, stores, features, sent, indexers)
-
-
-def served(run: Running) -> Served:
-    return run.surface.live.now

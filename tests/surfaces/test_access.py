@@ -34,8 +34,8 @@ def test_with_keys_every_route_with_a_scope_wants_one(tmp_path: Path) -> None:
         assert ask(run, "ep_000000000000_" + "x" * 43).status_code == 401
         assert ask(run, reader[:-1] + ("A" if reader[-1] != "A" else "B")).status_code == 401
         assert ask(run, reader).status_code == 200
-        for method, path in (("GET", "/v1/pins/food-001"), ("GET", "/v1/pins/food-001/related"), ("GET", "/v1/users/u/feed"), ("GET", "/v1/map"), ("GET", "/metrics")):
-            assert ask(run, None, method, path).status_code == 401, path
+        for path in ("/v1/pins/food-001", "/v1/pins/food-001/related", "/v1/users/u/feed", "/v1/map", "/metrics"):
+            assert ask(run, None, "GET", path).status_code == 401, path
         for path in ("/livez", "/readyz", "/version", "/"):
             assert ask(run, None, "GET", path).status_code == 200, path
 

@@ -27,13 +27,13 @@ def problem(response: Any, status: int, kind: str) -> dict[str, Any]:
 
 
 def test_a_search_answers_with_relevant_pins_of_one_model(run: Running) -> None:
-    answer = search(run, "  sourdough  bread for beginners ", limit=5)
-    assert answer.query == "sourdough bread for beginners"
+    answer = search(run, "  overnight  sourdough for absolute beginners ", limit=5)
+    assert answer.query == "overnight sourdough for absolute beginners"
     assert answer.lang_guess == "en"
     assert answer.results[0].pin_id == "food-001"
     assert answer.results[0].level >= 4
     assert (answer.model_id, answer.collection) == ("everpin-l6-v1", "pins__everpin-l6-v1")
-    assert [r.relevance for r in answer.results] == [pytest.approx(r.relevance) for r in answer.results]
+    assert 1 <= answer.results[-1].relevance <= answer.results[0].relevance <= 5
     assert {"encode", "retrieve", "rerank", "fold", "total"} <= answer.timings_ms.keys()
     assert answer.timings_ms["total"] >= max(answer.timings_ms.values()) - 1e-9
 
@@ -138,8 +138,11 @@ def test_a_cursor_of_another_request_or_of_nobody_is_refused(run: Running) -> No
 
 @pytest.mark.parametrize(
     "body",
-    [{}, {"query": ""}, {"query": "x" * 501}, {"query": "x", "limit": 0}, {"query": "x", "limit": 101}, {"query": "x", "filters": {"langauge": "en"}}, {"query": 3},
-     {"query": "x", "diversity": 1.5}, {"query": "x", "min_level": 6}, {"query": "x", "retrieval": "magic"}, {"query": "x", "filters": {"created_since": "soon"}}, []],
+    [
+        {}, [], {"query": ""}, {"query": "x" * 501}, {"query": 3}, {"query": "x", "limit": 0}, {"query": "x", "limit": 101}, {"query": "x", "diversity": 1.5},
+        {"query": "x", "min_level": 6}, {"query": "x", "retrieval": "magic"}, {"query": "x", "filters": {"langauge": "en"}},
+        {"query": "x", "filters": {"created_since": "soon"}},
+    ],
 )  # fmt: skip
 def test_a_request_that_does_not_fit_is_told_where(run: Running, body: Any) -> None:
     assert problem(run.client.post("/v1/search", json=body), 422, "validation")["errors"]
@@ -204,7 +207,7 @@ def test_embeddings_are_the_live_models(run: Running) -> None:
 
 def test_a_home_feed_shows_interests_and_nothing_seen(run: Running) -> None:
     answer = FeedAnswer.model_validate_json(run.client.get("/v1/users/fan/feed", params={"limit": 10}).content)
-    seen = {action.pin_id for action in run.features.histories["fan"]}
+    seen = {action.pin_id for action in run.features.history("fan")}
     assert answer.kind == "interests"
     assert answer.interests
     assert {interest.medoid for interest in answer.interests} <= seen

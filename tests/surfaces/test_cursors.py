@@ -61,7 +61,8 @@ def test_a_cursor_of_another_request_is_refused() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        [], {}, {"m": 1, "q": ASKED, "r": [], "x": None}, {"m": "m", "q": ASKED, "r": [["p"]], "x": None}, {"m": "m", "q": ASKED, "r": [["p", "s", {}]], "x": None},
+        [], {}, {"m": 1, "q": ASKED, "r": [], "x": None}, {"m": "m", "q": ASKED, "r": [["p"]], "x": None},
+        {"m": "m", "q": ASKED, "r": [["p", "s", {}]], "x": None},
         {"m": "m", "q": ASKED, "r": [["p", True, {}]], "x": None}, {"m": "m", "q": ASKED, "r": [["", 0.5, {}]], "x": None},
         {"m": "m", "q": ASKED, "r": [["p" * 257, 0.5, {}]], "x": None}, {"m": "m", "q": ASKED, "r": [["p", 1e300, {}]], "x": None},
         {"m": "m", "q": ASKED, "r": [["p", float("nan"), {}]], "x": None}, {"m": "m", "q": ASKED, "r": [["p", 0.5, []]], "x": None},
