@@ -1,4 +1,4 @@
-"""A child process that must not outlive its parent."""
+"""Child processes: the environment that they need, and that none outlives its parent."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import signal
 import threading
 
 END_WITH_PARENT = "--end-with-parent"
+SERVING_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
+"""Of a serving process, read when numpy is imported: its products are of a hundred rows, and a pool of threads only waits for the other core."""
 
 
 def end_with_parent(arguments: list[str]) -> None:

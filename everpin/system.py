@@ -8,16 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
 
 from everpin.owner import live_owner
-from everpin.parents import END_WITH_PARENT
+from everpin.parents import END_WITH_PARENT, SERVING_ENVIRONMENT
 from everpin.settings import Settings
 from pins.errors import Unavailable
 from streams.broker import Broker, embedded_broker
@@ -77,7 +78,7 @@ def serving(config: Settings, log: Path | None = None, said: Callable[[str], Non
     said("starting the API and the web page")
     card = config.home / CARD
     card.unlink(missing_ok=True)
-    with _child("surfaces.app", config, config.kafka, log) as process:
+    with _child("surfaces.app", config, config.kafka, log, SERVING_ENVIRONMENT) as process:
         yield Page(_answering(process, card, log), process)
 
 
@@ -88,7 +89,7 @@ def _worker(config: Settings, broker: Broker, log: Path | None) -> Iterator[subp
 
 
 @contextmanager
-def _child(module: str, config: Settings, kafka: str, log: Path | None) -> Iterator[subprocess.Popen[bytes]]:
+def _child(module: str, config: Settings, kafka: str, log: Path | None, more: Mapping[str, str] = MappingProxyType({})) -> Iterator[subprocess.Popen[bytes]]:
     """A Python module as a child process that ends with us; `log` receives what it says (None: standard error)."""
     mine = {
         "EVERPIN_KAFKA": kafka,
@@ -100,7 +101,7 @@ def _child(module: str, config: Settings, kafka: str, log: Path | None) -> Itera
         "EVERPIN_PORT": str(config.port),
         "PYTHONWARNINGS": "ignore",  # of the libraries; ours are errors in the tests
     }
-    environment = {**os.environ, **mine}
+    environment = {**more, **os.environ, **mine}
     with ExitStack() as stack:
         if log:
             log.parent.mkdir(parents=True, exist_ok=True)

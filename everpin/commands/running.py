@@ -11,6 +11,7 @@ from rich.console import Console
 
 from everpin.commands.output import AsJson, emit
 from everpin.demo import run_demo
+from everpin.parents import SERVING_ENVIRONMENT
 from everpin.settings import settings
 from everpin.system import running_system, serving
 from pins.errors import EverpinError
@@ -41,7 +42,7 @@ def up() -> None:
 
 def serve() -> None:
     """Serve the API and the web page until SIGTERM: over QDRANT_URL, or over the embedded index of this EVERPIN_HOME."""
-    os.execv(sys.executable, [sys.executable, "-m", "surfaces.app"])
+    os.execve(sys.executable, [sys.executable, "-m", "surfaces.app"], SERVING_ENVIRONMENT | os.environ)
 
 
 def worker() -> None:
