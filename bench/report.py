@@ -38,7 +38,14 @@ def figures() -> str:
     for key, label in labels.items():
         part = freshness[key]
         lines.append(f"| {label} | {part['events']} | " + " | ".join(f"{part[name]:.0f} ms" for name in ("p50", "p90", "p99", "max")) + " |")
-    parts = {"students": student_figures, "scaling": scaling_figures, "memory": memory_figures, "guard": guard_figures, "reconcile": reconcile_figures}
+    parts = {
+        "retrieval": retrieval_figures,
+        "students": student_figures,
+        "scaling": scaling_figures,
+        "memory": memory_figures,
+        "guard": guard_figures,
+        "reconcile": reconcile_figures,
+    }
     for name, part in parts.items():
         lines += part(result(name)) if there(name) else []
     return "\n".join([*lines, *fault_figures()])
@@ -55,6 +62,23 @@ def student_figures(bench: dict[str, Any]) -> list[str]:
     lines = ["", f"| student | precision | MB | texts/s (median) | times {base} |", "|---|---|---|---|---|"]
     for name, one in bench["students"].items():
         lines.append(f"| {name} | {one['precision']} | {one['megabytes']:.1f} | {one['median_texts_per_second']:.0f} | {one[f'ratio_to_{base}']:.2f} |")
+    return lines
+
+
+def retrieval_figures(bench: dict[str, Any]) -> list[str]:
+    """How good a search over the whole collection is, per language, and what each step adds."""
+    systems = list(next(iter(bench["languages"].values()))["ndcg@20"])
+    lines = ["", f"nDCG@20 over all {bench['pins']:,} pins, {bench['queries']} dev queries, {bench['model_id']}; unjudged pins count as grade 0.", ""]
+    lines += ["| language | queries | language guessed | " + " | ".join(systems) + " |", "|---|---|---|" + "---|" * len(systems)]
+    for lang, part in bench["languages"].items():
+        guess = bench["language_guess"][lang]
+        cells = (f"{one['mean']:.3f} [{one['low']:.3f}, {one['high']:.3f}]" for one in (part["ndcg@20"][name] for name in systems))
+        lines.append(f"| {lang} | {part['queries']} | {guess['right'] / guess['queries']:.1%} | " + " | ".join(cells) + " |")
+    compared = list(next(iter(bench["languages"].values()))["differences"])
+    lines += ["", "| difference | " + " | ".join(compared) + " |", "|---|" + "---|" * len(compared)]
+    for lang, part in bench["languages"].items():
+        cells = (f"{one['mean']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]" for one in part["differences"].values())
+        lines.append(f"| {lang} | " + " | ".join(cells) + " |")
     return lines
 
 

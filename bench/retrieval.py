@@ -10,10 +10,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
@@ -101,35 +99,12 @@ def answered(queries: Sequence[Query]) -> list[Query]:
     return [query for query in queries if any(grade > 0 for _, grade, _ in query.candidates)]
 
 
-class Timer:
-    """Milliseconds of each stage of each search."""
-
-    def __init__(self) -> None:
-        self.ms: dict[str, list[float]] = defaultdict(list)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.ms[name].append((time.perf_counter() - started) * 1000)
-
-    def medians(self) -> dict[str, float]:
-        return {name: round(statistics.median(values), 2) for name, values in self.ms.items()}
-
-
-def measure(
-    queries: Sequence[Query], encoder: QueryEncoder, index: PinIndex, late: SentenceVectors
-) -> tuple[dict[str, list[float]], dict[str, dict[str, float]]]:
-    """nDCG@20 of every system on every query, in their order, and median milliseconds by stage."""
-    figures: dict[str, list[float]] = {}
-    ms = {}
-    for name, options in SYSTEMS.items():
-        timer = Timer()
-        figures[name] = [
-            scored(query, [found.pin_id for found in search(query.text, encoder, index, options, late, timer.stage)]) for query in tqdm(queries, desc=name)
-        ]
-        ms[name] = timer.medians()
-    return figures, ms
+def measure(queries: Sequence[Query], encoder: QueryEncoder, index: PinIndex, late: SentenceVectors) -> dict[str, list[float]]:
+    """nDCG@20 of every system on every query, in their order."""
+    return {
+        name: [scored(query, [found.pin_id for found in search(query.text, encoder, index, options, late)]) for query in tqdm(queries, desc=name)]
+        for name, options in SYSTEMS.items()
+    }
 
 
 def languages(queries: Sequence[Query], figures: Mapping[str, Sequence[float]]) -> dict[str, Any]:
@@ -193,7 +168,7 @@ def main() -> None:
     try:
         pins = index.counts()["live"]
         tuning = tune(train, encoder, index, late)
-        figures, ms = measure(dev, encoder, index, late)
+        figures = measure(dev, encoder, index, late)
     finally:
         index.close()
     body = {
@@ -208,7 +183,6 @@ def main() -> None:
         "languages": languages(dev, figures),
         "tuning": {"split": "train", "lang": "en", "queries": len(train), "mean_ndcg@20": tuning, "chosen": CHOSEN},
         "language_guess": guesses(dev),
-        "median_ms_by_stage": ms,
     }
     write("retrieval", body, quick=arguments.quick)
 

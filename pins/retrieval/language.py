@@ -46,7 +46,11 @@ _OTHER_SCRIPT = re.compile(r"[\u0370-\u03ff\u0530-\u1cff\uac00-\ud7af]")
 
 
 def guess_language(query: str) -> str | None:
-    """`en`, `de`, `es`, `id`, `tr`, `ja`, `zh` or `ru`; None where the query does not tell."""
+    """`en`, `de`, `es`, `id`, `tr`, `ja`, `zh` or `ru`; None where the query does not tell.
+
+    Right for 91 % (es) to 100 % (de, ja, ru, zh) of the dev queries of cxc_pins, which are whole sentences: `language_guess` in bench/retrieval.json.
+    A query of a few nouns tells nothing, one in another language of Latin script may pass for Spanish, and one in another Cyrillic script for Russian.
+    """
     text = unicodedata.normalize("NFKC", query).replace("İ", "i").lower()
     for lang, letters in _SCRIPTS:
         if letters.search(text):

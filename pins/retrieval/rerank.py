@@ -15,7 +15,7 @@ from pins.relevance import OrdinalHead
 from pins.retrieval.fusion import Candidates, Floats
 from pins.retrieval.late import SentenceVectors
 
-LEXICAL_WEIGHT = 0.15
+LEXICAL_WEIGHT = 0.2
 """Levels that a BM25 of 1 per query term is worth beside the expected relevance. Per term, so that a long query of another language, which meets
 one word of a pin by accident, gains nothing by it, and one rare word that is the whole query gains much."""
 LATE_WEIGHT = 0.2
