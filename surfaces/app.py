@@ -37,6 +37,7 @@ from surfaces.connections import server_options
 from surfaces.cosaves import CoSaves
 from surfaces.guard import LOOPBACK_HOSTS, Limits, guarded
 from surfaces.metrics import Metrics, Timed
+from surfaces.newest import Newest
 from surfaces.people import People
 from surfaces.problems import handle_problems
 from surfaces.producer import Producer
@@ -103,7 +104,7 @@ def surface_parts(config: Settings) -> Iterator[Surface]:
         stack.callback(producer.close)
         cosaves = CoSaves(people)
         stack.callback(cosaves.close)
-        yield Surface(config, live, people, producer, cosaves, Maps(), metrics)
+        yield Surface(config, live, people, producer, cosaves, Newest(), Maps(), metrics)
 
 
 def serve(config: Settings) -> None:

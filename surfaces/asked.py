@@ -15,6 +15,7 @@ from everpin.settings import Settings
 from pins.ports import Hit
 from surfaces.cosaves import CoSaves
 from surfaces.metrics import Metrics
+from surfaces.newest import Newest
 from surfaces.people import People
 from surfaces.problems import request_id
 from surfaces.producer import Producer
@@ -31,6 +32,7 @@ class Surface:
     people: People
     producer: Producer
     cosaves: CoSaves
+    newest: Newest
     maps: Maps
     metrics: Metrics
 

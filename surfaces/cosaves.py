@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 from pins.cosaves import cosaves
-
 from pins.errors import EverpinError
 from surfaces.people import People
 
@@ -25,6 +25,7 @@ class CoSaves:
         self._people = people
         self._stop = threading.Event()
         self._histories: Mapping[str, frozenset[str]] = {}
+        self._savers: Mapping[str, Sequence[str]] = {}
 
     def start(self) -> None:
         """Read from now on, until `close`."""
@@ -32,7 +33,17 @@ class CoSaves:
 
     def of(self, pin_id: str) -> Mapping[str, float]:
         """Weight of each pin that was saved together with this one."""
-        return cosaves(pin_id, self._histories)
+        histories = self._histories
+        return cosaves(pin_id, {user: histories[user] for user in self._savers.get(pin_id, ()) if user in histories})
+
+    def read(self) -> None:
+        """Read the histories now. Raises Unavailable."""
+        histories = self._people.saved(MOST_USERS)
+        savers: dict[str, list[str]] = defaultdict(list)
+        for user, saved in histories.items():
+            for pin_id in saved:
+                savers[pin_id].append(user)
+        self._histories, self._savers = histories, savers
 
     def close(self) -> None:
         """Stop reading."""
@@ -41,7 +52,7 @@ class CoSaves:
     def _watch(self) -> None:
         while True:
             try:
-                self._histories = self._people.saved(MOST_USERS)
+                self.read()
             except EverpinError as error:
                 log.warning("co-saves stay as they were: %s", error)
             if self._stop.wait(REFRESH_S):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from hashlib import blake2b
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from everpin.wiring import now_us
-from pins.retrieval.feed import FeedOptions, home_feed
+from pins.retrieval.feed import FeedOptions, feed_seed, home_feed
 from surfaces.asked import Asked, answer, card
 from surfaces.cursors import BadCursor, Place, Rest, digest, pack
 from surfaces.pages import depth, read_again, resume
@@ -34,17 +33,13 @@ def feed(request: Request, user_id: UserIdPath, limit: LimitQuery = 20, diversit
         history = asked.surface.people.history(user_id)
     at_us = now_us()
     options = FeedOptions(limit=limit, diversity=diversity, depth=depth(limit))
-    found = home_feed(history, asked.served.index, at_us, options, seed(user_id, at_us), stage=asked.stage)
-    results = [FeedResult(score=round(one.hit.score, 5), why=one.why, interest=one.interest, **card(one.hit)) for one in found.results]
+    newest = asked.surface.newest.of(asked.served)
+    found = home_feed(history, asked.served.index, at_us, options, feed_seed(user_id, at_us, SAMPLED_FOR_US), newest, asked.stage)
+    results = [FeedResult(score=round(one.score, 5), why=one.why, interest=one.interest, **card(one.hit)) for one in found.results]
     interests = [Interest(**asdict(interest)) for interest in found.interests]
     places = [Place(one.pin_id, one.score, {"w": one.why, "i": one.interest}) for one in results[limit:]]
     extra = {"kind": found.kind, "interests": [interest.model_dump() for interest in interests]}
     return _answer(asked, user_id, extra, results[:limit], places, same)
-
-
-def seed(user_id: str, at_us: int) -> int:
-    """Of a user's sampling at a time."""
-    return int.from_bytes(blake2b(f"{user_id}\n{at_us // SAMPLED_FOR_US}".encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
 def _next(request: Request, user_id: str, limit: int, cursor: str, same: str) -> Response:

@@ -29,6 +29,7 @@ from surfaces.connections import server_options
 from surfaces.cosaves import CoSaves
 from surfaces.guard import Limits, guarded
 from surfaces.metrics import Metrics, Timed
+from surfaces.newest import Newest
 from surfaces.people import People
 from surfaces.projection import Maps
 from tests.fakes import FakeFeatures
@@ -114,7 +115,7 @@ def running(home: Path, models: Sequence[Path] = (SHIPPED_MODEL,), pins: int = 1
         stack.callback(live.close)
         metrics.watch(lambda: bool(live.problem), lambda: (live.now.encoder.hits, live.now.encoder.misses))
         people = People(lambda: features)
-        surface = Surface(Settings(home=home, model=models[0]), live, people, sent, CoSaves(people), Maps(), metrics)
+        surface = Surface(Settings(home=home, model=models[0]), live, people, sent, CoSaves(people), Newest(), Maps(), metrics)
         app = guarded(Timed(build_app(surface, Access(KeyRing(home), RateLimiter(), metrics)), metrics), limits)
         url = stack.enter_context(hosted(app, lifespan="off", **server_options(limits)))
         client = stack.enter_context(httpx.Client(base_url=url, timeout=60))

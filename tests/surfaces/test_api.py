@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pins.events import PinDeleted, PinUpdated
+from pins.features import FeatureRow
 from surfaces.schemas import EmbeddingsAnswer, FeedAnswer, MapAnswer, PinAnswer, RelatedAnswer, SearchAnswer
 from tests.surfaces.parts import T0, Running, running
 
@@ -293,3 +294,17 @@ def test_the_page_is_served(run: Running) -> None:
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
     assert "script-src 'self'" in page.headers["content-security-policy"]
+
+
+def test_what_people_saved_together_moves_up(tmp_path: Any) -> None:
+    with running(tmp_path, pins=60) as run:
+        before = [r["pin_id"] for r in run.client.get("/v1/pins/food-001/related", params={"limit": 10}).json()["results"]]
+        liked = {"pin_ids": ["food-001", before[4]], "actions": ["save", "save"], "action_times_us": [T0, T0]}
+        run.features.write([FeatureRow("user_history", f"u{number}", T0, liked) for number in range(30)])
+        run.surface.cosaves.read()
+        after = run.client.get("/v1/pins/food-001/related", params={"limit": 10}).json()["results"]
+        place = [r["pin_id"] for r in after].index(before[4])
+        assert place < 4
+        assert "saved together by 30" in after[place]["why"]
+        without = run.client.get("/v1/pins/food-001/related", params={"limit": 10, "cosaves": False}).json()["results"]
+        assert [r["pin_id"] for r in without] == before
