@@ -23,8 +23,8 @@ def rows(under: str) -> list[list[str]]:
 def test_every_route_is_listed_with_its_scope(run: Running) -> None:
     listed = {}
     for route, scope, _ in rows("client for Python"):
-        for path in re.findall(r"`([^`]+)`", route):
-            method, _, path = path.rpartition(" ")
+        for named in re.findall(r"`([^`]+)`", route):
+            method, _, path = named.rpartition(" ")
             listed[method or "GET", path] = scope.strip("`")
     shown = {}
     for path, methods in run.client.get("/openapi.json").json()["paths"].items():
