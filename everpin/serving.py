@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import httpx
-from index.rollout import EdgeAlias, QdrantAlias
 
 from embedder.artifact import open_artifact, read_manifest
 from embedder.onnx import OnnxEncoder
@@ -24,6 +23,7 @@ from everpin.settings import Settings
 from index.edge import EdgePinIndex
 from index.loopback import LoopbackPinIndex
 from index.points import collection_name
+from index.rollout import EdgeAlias, QdrantAlias
 from pins.errors import EverpinError, Unavailable
 from pins.ports import PinIndex
 from pins.retrieval.late import SentenceVectors
