@@ -33,6 +33,8 @@ MAX_HEADER_CHARS = 200
 NOBODY = sha256(b"").hexdigest()
 """Compared with when an id is unknown, so that an unknown id takes as long as a wrong secret. No secret is empty."""
 RECHECK_S = 1.0
+ROUNDING = 1e-6
+"""Tokens that may lack: who waits exactly as long as it was told must not be refused for an error of floating point."""
 WRITABLE_BY_ANYONE = 0o002
 
 Scope = Literal["read", "write", "admin"]
@@ -179,8 +181,8 @@ class RateLimiter:
             now = self._clock()
             tokens, then = self._buckets.get(key.id, (key.burst, now))
             tokens = min(key.burst, tokens + max(0.0, now - then) * key.rate)
-            enough = tokens >= 1.0 - 1e-9  # a caller who waits as long as it was told must not fail by a rounding error
-            self._buckets[key.id] = (tokens - 1.0 if enough else tokens, max(now, then))
+            enough = tokens >= 1.0 - ROUNDING
+            self._buckets[key.id] = (max(0.0, tokens - 1.0) if enough else tokens, max(now, then))
         return 0.0 if enough else (1.0 - tokens) / key.rate
 
 

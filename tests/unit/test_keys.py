@@ -109,7 +109,7 @@ WRONG: dict[str, Callable[[str], str | None]] = {
     "surrogate": lambda text: f"Bearer ep_\ud800{text[4:]}",
     "zero": lambda text: f"Bearer {text[:-1]}\x00",
     "overlong": lambda text: f"Bearer {text}{'A' * 10_000_000}",
-    "overlong by spaces": lambda text: f"Bearer {' ' * 1_000}{text}",
+    "overlong by spaces": lambda text: f"Bearer {text}{' ' * 1_000}",
 }
 
 
