@@ -15,7 +15,7 @@ from everpin.settings import Settings
 from everpin.wiring import build_encoder, now_us, open_index
 from pins.changes import Skip, decide, fingerprint
 from pins.ports import PinIndex
-from pins.retrieval.feed import home_feed
+from pins.retrieval.feed import FeedOptions, feed_seed, home_feed
 from pins.retrieval.late import SentenceVectors
 from pins.retrieval.related import RelatedOptions, related_pins
 from pins.retrieval.results import Result
@@ -48,10 +48,13 @@ def answer_related(config: Settings, pin_id: str, options: RelatedOptions) -> li
         return [_named(hit_result(r.hit, index.model_id, r.why), r.cosine, r.duplicates) for r in page]
 
 
-def answer_feed(config: Settings, user_id: str, limit: int) -> list[dict[str, Any]]:
-    """A shown home feed."""
+def answer_feed(config: Settings, user_id: str, limit: int) -> dict[str, Any]:
+    """A shown home feed, one page: its kind, the user's interests, and the results."""
+    now = now_us()
     with feature_store(config) as features, reading(config) as index:
-        return [shown(result) for result in home_feed(features.history(user_id), index, now_us(), limit)]
+        feed = home_feed(features.history(user_id), index, now, FeedOptions(limit=limit), feed_seed(user_id, now))
+        results = [_named(hit_result(r.hit, index.model_id, r.why), r.score, ()) | {"interest": r.interest} for r in feed.results[:limit]]
+    return {"kind": feed.kind, "interests": [asdict(interest) for interest in feed.interests], "results": results}
 
 
 def shown(result: Result) -> dict[str, Any]:

@@ -106,8 +106,17 @@ def related(pin: str, limit: Limit = 10, lang: Lang = None, category: Category =
 
 def feed(user: str, limit: Limit = 20, as_json: AsJson = False) -> None:
     """A user's home feed; the newest pins for a user without a history."""
-    results = answer_feed(settings(), user, limit)
-    emit({"user_id": user, "results": results}, as_json, lambda console: console.print(results_table(f"Home feed of {user}", results)))
+    document = {"user_id": user} | answer_feed(settings(), user, limit)
+    emit(document, as_json, lambda console: _show_feed(console, document))
+
+
+def _show_feed(console: Console, document: dict[str, Any]) -> None:
+    console.print(results_table(f"Home feed of {document['user_id']}", document["results"]))
+    if document["interests"]:
+        table = Table("interest", "pins", "importance", "in this feed", title="Interests", title_justify="left")
+        for interest in document["interests"]:
+            table.add_row(interest["title"], str(interest["pins"]), f"{interest['importance']:.0%}", "yes" if interest["sampled"] else "")
+        console.print(table)
 
 
 def explain_pin(pin: str, as_json: AsJson = False) -> None:
