@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install -q -c requirements/constraints.txt
 
-.PHONY: demo test test-units test-faults test-integration test-outages check lock training bench clean help
+.PHONY: demo test test-units test-faults test-integration test-outages test-browser check lock training bench clean help
 
 help:
 	@echo "make demo      install the runtime (no torch) and run the whole system on embedded parts"
@@ -17,7 +17,7 @@ help:
 demo: $(VENV)/.runtime
 	$(BIN)/everpin demo
 
-test: test-units test-faults test-integration test-outages
+test: test-units test-faults test-integration test-outages test-browser
 
 # Apart, so that `make -j4 test` runs them side by side: all but the first mostly wait for processes.
 test-units: $(VENV)/.dev
@@ -31,6 +31,10 @@ test-integration: $(VENV)/.dev
 
 test-outages: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/integration/test_outages.py tests/integration/test_healing.py
+
+# The page in real Chromium (Debian's package `chromium`).
+test-browser: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/browser
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prepare a Debian machine for the tests that need real services: redis-server, Java 17, Maven and promtool (package
-# prometheus) through apt-get where they are missing, and Apache Kafka's jars in the cache. Safe to run again.
+# Prepare a Debian machine for the tests that need real services: redis-server, Java 17, Maven, promtool (package
+# prometheus) and Chromium through apt-get where they are missing, and Apache Kafka's jars in the cache. Safe to run again.
 # Usage, from the repository root: .ci/services.sh .venv/bin/python
 set -euo pipefail
 
@@ -18,6 +18,7 @@ command -v redis-server >/dev/null || missing+=(redis-server)
 java_is_new_enough || missing+=(openjdk-17-jre-headless)
 command -v mvn >/dev/null || missing+=(maven)
 command -v promtool >/dev/null || missing+=(prometheus)
+command -v chromium >/dev/null || missing+=(chromium)
 
 if [ "${#missing[@]}" -gt 0 ]; then
   as_root=()

@@ -9,7 +9,7 @@ const MARKED_SHIFT = 2;
 export class Masonry {
   #list;
   #create;
-  #cards = new Map(); // pin_id -> {node, shown}
+  #cards = new Map(); // pin_id -> {node, shown, column, top}
   #order = [];
   #fade = 0;
 
@@ -84,13 +84,15 @@ export class Masonry {
     if (!width) return;
     const columns = Math.max(2, Math.floor((width + gap) / (Number.parseFloat(style.getPropertyValue("--column")) + gap)));
     const each = (width - gap * (columns - 1)) / columns;
-    const nodes = this.#order.map((id) => this.#cards.get(id).node);
+    const cards = this.#order.map((id) => this.#cards.get(id));
+    const nodes = cards.map((card) => card.node);
     for (const node of nodes) node.style.width = `${each}px`;
     const heights = nodes.map((node) => node.offsetHeight);
     const ends = new Array(columns).fill(0);
-    nodes.forEach((node, i) => {
+    cards.forEach((card, i) => {
       const column = ends.indexOf(Math.min(...ends));
-      node.style.transform = `translate(${(each + gap) * column}px, ${ends[column]}px)`;
+      Object.assign(card, { column, top: ends[column] });
+      card.node.style.transform = `translate(${(each + gap) * column}px, ${card.top}px)`;
       ends[column] += heights[i] + gap;
     });
     this.#list.style.height = `${Math.max(0, ...ends)}px`;
@@ -120,16 +122,17 @@ export class Masonry {
 
   /** Arrow keys go from card to card; up from the first row is left to the page. */
   #walk(event) {
-    const here = event.target.closest(".card");
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     const vertical = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (!here || !(step || vertical) || event.altKey || event.ctrlKey || event.metaKey) return;
-    const nodes = this.#order.map((id) => this.#cards.get(id).node);
-    const next = step ? nodes[nodes.indexOf(here) + step] : inColumn(nodes, here, vertical);
+    const id = event.target.closest(".card")?.dataset.pin;
+    if (!id || !(step || vertical) || event.altKey || event.ctrlKey || event.metaKey) return;
+    const cards = this.#order.map((one) => this.#cards.get(one));
+    const here = this.#cards.get(id);
+    const next = step ? cards[cards.indexOf(here) + step] : inColumn(cards, here, vertical);
     if (!next) return;
     event.preventDefault();
-    next.querySelector(".card-open").focus({ preventScroll: true });
-    next.scrollIntoView({ block: "nearest", behavior: stillness() ? "auto" : "smooth" });
+    next.node.querySelector(".card-open").focus({ preventScroll: true });
+    next.node.scrollIntoView({ block: "nearest", behavior: stillness() ? "auto" : "smooth" });
   }
 }
 
@@ -139,10 +142,8 @@ function moveWords(was, shift, edited) {
   return Math.abs(shift) >= MARKED_SHIFT ? `${shift > 0 ? "Up" : "Down"} ${plural(Math.abs(shift), "place")}` : "";
 }
 
-/** The nearest card above or below in the same column. */
-function inColumn(nodes, here, direction) {
-  const from = here.getBoundingClientRect();
-  const boxes = nodes.map((node) => [node, node.getBoundingClientRect()]);
-  const same = boxes.filter(([, box]) => Math.abs(box.left - from.left) < 4 && (box.top - from.top) * direction > 1);
-  return same.sort(([, a], [, b]) => (a.top - b.top) * direction)[0]?.[0];
+/** The nearest card above (-1) or below (1) in the same column. */
+function inColumn(cards, here, direction) {
+  const beyond = cards.filter((card) => card.column === here.column && (card.top - here.top) * direction > 0);
+  return beyond.sort((a, b) => (a.top - b.top) * direction)[0];
 }

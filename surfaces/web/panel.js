@@ -41,7 +41,7 @@ export class Panel {
     this.#pinId = pinId;
     this.#asking?.abort();
     clearInterval(this.#clock);
-    if (!pinId) return this.#close();
+    if (!pinId) return this.#close(was);
     if (!was) this.#opener = document.activeElement;
     this.#body.replaceChildren(el("div", { class: "panel-ghost" }));
     this.#open(false);
@@ -62,10 +62,12 @@ export class Panel {
     go({ pin: "" }, { replace: true });
   }
 
-  #close() {
+  /** The focus goes back to what opened the panel, or to the pin's card where an edit drew that anew. */
+  #close(was) {
     this.#dialog.close();
     document.body.classList.remove("has-panel");
-    const back = this.#opener?.isConnected ? this.#opener : find("#query");
+    const card = find(`section:not([hidden]) .card[data-pin="${CSS.escape(was)}"] .card-open`);
+    const back = this.#opener?.isConnected && this.#opener !== document.body ? this.#opener : (card ?? find("#query"));
     back.focus({ preventScroll: true });
   }
 

@@ -6,6 +6,7 @@ import itertools
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -53,14 +54,9 @@ class FakeEverpin:
         self.reset()
 
     def reset(self) -> None:
-        for store in (self.pins, self.pending, self.saved, self.images):
-            store.clear()
-        self.actions.clear()
-        for i, line in enumerate(SAMPLE.read_text().splitlines()):
-            pin = _pin(json.loads(line), i)
-            self.pins[pin.card.pin_id] = pin
-        self.saved["user-01"] = ["garden-012", "garden-014", "garden-020", "food-001", "food-003", "home-040"]
-        self.saved["user-02"] = ["craft-001", "craft-003", "travel-004"]
+        self.pins, self.pending, self.images, self.actions = dict(sample_pins()), {}, {}, []
+        light = ["craft-001", "craft-003", "travel-004"]
+        self.saved = {"user-01": ["garden-012", "garden-014", "garden-020", "food-001", "food-003", "home-040"], "user-02": light}
 
     def head(self) -> dict[str, Any]:
         timings = {"resolve": 0.1, "encode": 3.2, "retrieve": 4.4, "rerank": 1.1, "total": 8.8}
@@ -88,6 +84,12 @@ class FakeEverpin:
     def near(self, vector: NDArray[np.float64], without: frozenset[str] = frozenset()) -> list[tuple[float, str]]:
         scored = [(float(vector @ pin.vector), pin_id) for pin_id, pin in self.pins.items() if pin_id not in without]
         return sorted(scored, reverse=True)
+
+
+@cache
+def sample_pins() -> dict[str, FakePin]:
+    rows = map(json.loads, SAMPLE.read_text().splitlines())
+    return {row["pin_id"]: _pin(row, i) for i, row in enumerate(rows)}
 
 
 def _pin(row: dict[str, Any], i: int) -> FakePin:
@@ -127,7 +129,7 @@ def build_app(fake: FakeEverpin) -> Any:
 
     @app.post("/v1/search")
     def search(wanted: schemas.SearchRequest) -> schemas.SearchAnswer:
-        near = fake.near(_vector(wanted.query))
+        near = [] if "nothing" in wanted.query else fake.near(_vector(wanted.query))
         kept = [(score, pin_id) for score, pin_id in near if _fits(fake.pins[pin_id].card, wanted.filters) and score > 0.05]
         page, cursor = _page(kept, wanted.limit, wanted.cursor)
         results = [_result(fake, score, pin_id, rank) for rank, (score, pin_id) in enumerate(page, 1)]
@@ -167,15 +169,15 @@ def build_app(fake: FakeEverpin) -> Any:
 
     @app.get("/v1/map")
     def embedding_map() -> schemas.MapAnswer:
-        matrix = np.stack([pin.vector for pin in fake.pins.values()])
-        matrix -= matrix.mean(axis=0)
-        places = matrix @ np.linalg.svd(matrix, full_matrices=False)[2][:2].T
+        pins = list(fake.pins.values())
+        matrix = np.stack([pin.vector for pin in pins])
+        places = (matrix - matrix.mean(axis=0)) @ np.random.default_rng(3).normal(size=(512, 2))
         places /= np.abs(places).max(axis=0)
         points = [
             schemas.MapPoint(pin_id=one.card.pin_id, title=one.card.title, lang=one.card.lang, category=one.card.category, x=x, y=y)
-            for one, (x, y) in zip(fake.pins.values(), places.tolist(), strict=True)
+            for one, (x, y) in zip(pins, places.tolist(), strict=True)
         ]
-        return schemas.MapAnswer(**fake.head(), projection="principal components", made_at=START, points=points)
+        return schemas.MapAnswer(**fake.head(), projection="two directions by chance", made_at=START, points=points)
 
     @app.patch("/v1/pins/{pin_id}", status_code=202)
     def patch(pin_id: str, wanted: schemas.PinEdit) -> schemas.Accepted:
@@ -241,8 +243,5 @@ def _feed(fake: FakeEverpin, user_id: str, limit: int, cursor: str | None) -> sc
 
 def _problem(status: int, title: str, detail: str) -> Any:
 
-
     body = schemas.Problem(type=f"/problems/{status}", title=title, status=status, detail=detail, instance="fake").model_dump()
     return JSONResponse(body, status, media_type="application/problem+json")
-
-
