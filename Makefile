@@ -54,6 +54,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m bench.scaling
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.reconcile
+	$(BIN)/python -m bench.load $(if $(CXC),--cxc $(CXC),--settings sample generated)
 	$(BIN)/python -m bench.report
 
 lock: $(VENV)/.dev $(VENV)/.training

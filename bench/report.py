@@ -45,6 +45,7 @@ def figures() -> str:
         "memory": memory_figures,
         "guard": guard_figures,
         "reconcile": reconcile_figures,
+        "load": load_figures,
     }
     for name, part in parts.items():
         lines += part(result(name)) if there(name) else []
@@ -54,6 +55,25 @@ def figures() -> str:
 def there(name: str) -> bool:
     """Whether a result was committed: those that were not measured yet are left out."""
     return (HERE / f"{name}.json").exists()
+
+
+def load_figures(bench: dict[str, Any]) -> list[str]:
+    """The API under load: percentiles by endpoint and rate, and what happens past saturation."""
+    endpoints = ("search", "related", "feed", "pin")
+    lines = ["", "| pins | requests/s | " + " | ".join(f"{name} p50 / p99" for name in endpoints) + " | query-cache hits | shed | failed |", "|---" * 9 + "|"]
+    for one in bench["settings"].values():
+        for rate, seen in one["rates"].items():
+            cells = [f"{times['p50']:.0f} / {times['p99']:.0f} ms" if (times := seen["ms"].get(name)) else "" for name in endpoints]
+            hits = seen["server"]["query_cache_hit_share"]
+            cells += ["" if hits is None else f"{hits:.0%}", str(seen["shed_503"]), str(sum(seen["failed"].values()))]
+            lines.append(f"| {one['pins']:,} | {rate} | " + " | ".join(cells) + " |")
+    lines += ["", "| pins | saturation, requests/s | asked past it | answered | shed | failed | recovery |", "|---" * 7 + "|"]
+    for one in bench["settings"].values():
+        past = one["past_saturation"]
+        recovery = "not while watched" if past["recovery_s"] is None else f"{past['recovery_s']:g} s"
+        cells = [f"{past['answered_per_second']:.0f}/s", str(past["shed_503"]), str(sum(past["failed"].values())), recovery]
+        lines.append(f"| {one['pins']:,} | {one['saturation_per_second']:.0f} | {past['asked_per_second']:.0f} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def student_figures(bench: dict[str, Any]) -> list[str]:
