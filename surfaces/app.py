@@ -57,9 +57,15 @@ PROBLEMS = {
         400: "The body or the cursor cannot be read",
         401: "No valid API key",
         403: "The key lacks the scope",
+        404: "There is nothing at this address",
+        408: "The body did not arrive in time",
         413: "The body is too large",
+        414: "The address is too long",
+        415: "The body is no JSON",
+        421: "Not a name of this server",
         422: "A value does not fit",
         429: "Too many requests with this key; see Retry-After",
+        431: "The headers are too large",
         503: "Overload, or a store that does not answer; see Retry-After",
     }.items()
 }
