@@ -140,7 +140,7 @@ def record(events: Sequence[UserEvent], store: HistoryStore, now_us: int) -> Cou
     outcomes: Counter[str] = Counter()
     for _ in range(ROUNDS):
         if not by_user:
-            return outcomes
+            break
         stored = store.histories(list(by_user))
         merged = {user: merge(stored[user].actions, some) for user, some in by_user.items()}
         writes = [

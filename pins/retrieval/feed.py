@@ -215,14 +215,15 @@ def take_turns(scores: Sequence[Sequence[float]], medoids: Vector, discount: flo
     """
     if not 0 < discount <= 1:
         raise ValueError(f"discount is {discount}; give a number above 0 and at most 1")
-    alike = np.maximum(medoids @ medoids.T, 0.0).astype(np.float64)
-    taken = np.zeros(len(scores), np.int64)
+    drops = (math.log(discount) * np.maximum(medoids @ medoids.T, 0.0)).tolist()
+    logs = [[math.log(max(score, 1e-9)) for score in one] for one in scores]
+    taken, discounts = [0] * len(logs), [0.0] * len(logs)
     order: list[tuple[int, int]] = []
-    for _ in range(sum(map(len, scores))):
-        heads = np.array([math.log(max(one[taken[turn]], 1e-9)) if taken[turn] < len(one) else -math.inf for turn, one in enumerate(scores)])
-        turn = int(np.argmax(heads + math.log(discount) * (alike @ taken)))
-        order.append((turn, int(taken[turn])))
+    while waiting := [(logs[turn][taken[turn]] + discounts[turn], -turn) for turn in range(len(logs)) if taken[turn] < len(logs[turn])]:
+        turn = -max(waiting)[1]
+        order.append((turn, taken[turn]))
         taken[turn] += 1
+        discounts = [before + drop for before, drop in zip(discounts, drops[turn], strict=True)]
     return order
 
 
