@@ -4,7 +4,7 @@ import { art } from "./art.js";
 import { el } from "./dom.js";
 import { glyph } from "./categories.js";
 import { href } from "./router.js";
-import { capital, titleOf } from "./words.js";
+import { capital, plural, titleOf } from "./words.js";
 
 /** A relevance level as five bars and its words, so that no colour is needed to read it. */
 export function badge({ level, level_label: words, relevance }) {
@@ -29,6 +29,7 @@ export function card(item, { note = null, onSave, rank }) {
       el("span", { class: "card-title", lang: item.lang || null }, title),
     ),
     note && el("div", { class: "card-note" }, note),
+    item.duplicates?.length > 0 && el("p", { class: "card-more" }, `and ${plural(item.duplicates.length, "near-duplicate")}`),
     item.refused && el("p", { class: "card-warning", title: item.refused }, "Shown by its previous text"),
     el("button", { class: "save", type: "button", "aria-label": `Save ${title}`, on: { click: (event) => onSave(item, event.currentTarget) } }, "Save"),
   ].filter(Boolean);

@@ -49,9 +49,11 @@ export class FeedView {
 
   /** After an edit: ask again and mark what changed. */
   async refresh(edited) {
-    if (!this.#user) return null;
+    const user = this.#user;
+    if (!user) return null;
     const from = this.masonry.rankOf(edited);
-    const answer = await api.feed(this.#user, { limit: this.#limit() });
+    const answer = await api.feed(user, { limit: this.#limit() });
+    if (user !== this.#user) return null;
     const changes = this.#render(answer, { mark: true, edited });
     return { ...changes, from, to: this.masonry.rankOf(edited), shown: answer.results.length };
   }
@@ -59,16 +61,16 @@ export class FeedView {
   /** After an action: ask until the interests have taken it in, then mark what changed in the list. */
   async follow(user) {
     const started = performance.now();
-    const before = user === this.#user ? this.#interests : null;
-    if (!before) return;
-    while (performance.now() - started < FOLLOW_MS && user === this.#user) {
-      const answer = await api.feed(user, { limit: this.#limit() }).catch(() => null);
-      if (answer && user === this.#user && signature(answer.interests) !== signature(before)) {
+    const passed = () => performance.now() - started;
+    const before = signature(this.#interests);
+    while (user === this.#user && passed() < FOLLOW_MS) {
+      const answer = await api.feed(user, { limit: this.#limit() }).catch((problem) => pause(1000 * (problem.retryAfterS ?? 0)));
+      if (answer && user === this.#user && signature(answer.interests) !== before) {
         const { came } = this.#render(answer, { mark: true });
-        toast(`Feed followed after ${milliseconds(performance.now() - started)}: ${plural(came.length, "new pin")}`, "is-good");
+        toast(`Feed followed after ${milliseconds(passed())}: ${plural(came.length, "new pin")}`, "is-good");
         return;
       }
-      await new Promise((done) => setTimeout(done, POLL_MS));
+      await pause(POLL_MS);
     }
   }
 
@@ -180,6 +182,8 @@ export class FeedView {
     if (content) find(".more", this.#root).hidden = true;
   }
 }
+
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /** What of the interests an action changes; importance alone drifts with time. */
 const signature = (interests) => JSON.stringify(interests.map(({ medoid, pins }) => [medoid, pins]).sort());

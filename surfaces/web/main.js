@@ -15,10 +15,17 @@ const views = { search: new SearchView(save), feed: new FeedView(save), map: new
 const panel = new Panel({
   resultOf: (id) => (state().view === "search" ? views.search.resultOf(id) : undefined),
   query: () => views.search.query,
-  onChanged: (id) => views[state().view].refresh(id),
+  onChanged: changed,
   onSave: save,
 });
 const query = find("#query");
+
+/** A pin was embedded anew: every view that was opened asks again; gives the changes in the one that is shown. */
+function changed(pinId) {
+  const shown = state().view;
+  for (const name of VIEWS) if (name !== shown) views[name].refresh(pinId).catch(() => {}); // a problem shows when the view is opened
+  return views[shown].refresh(pinId);
+}
 
 /** A save is an action of the present user; the feed follows it. */
 async function save(card, button) {

@@ -14,7 +14,7 @@ const PAGE = 24;
 const MOST = 100; // the API's limit for one page
 const VISITOR = "visitor"; // has no history, so the feed is the newest pins
 const SUGGESTIONS = ["balcony herb garden", "small bathroom storage", "cosy reading nook", "pain au levain", "kleiner Balkon", "viaje en tren", "刺し子"];
-const MATCHES = [["", "Meaning and words"], ["dense", "Meaning"], ["sparse", "Words"]];
+const MATCHES = [["", "Any match"], ["dense", "By meaning"], ["sparse", "By words"]];
 
 export class SearchView {
   #root = find("#view-search");
@@ -57,9 +57,11 @@ export class SearchView {
 
   /** Ask again and mark what changed; gives `{came, went, from, to, shown}` with the edited pin's ranks (0: not in the list). */
   async refresh(edited) {
-    if (!this.#shown) return null;
+    const shown = this.#shown;
+    if (!shown) return null;
     const from = this.masonry.rankOf(edited);
     const answer = await this.#ask(null, Math.min(MOST, Math.max(PAGE, this.masonry.size)));
+    if (shown !== this.#shown) return null;
     this.#take(answer);
     const changes = this.masonry.render(answer.results, { mark: true, edited });
     this.#drawMeta(answer);
@@ -71,6 +73,7 @@ export class SearchView {
     const asking = (this.#asking = new AbortController());
     const first = this.masonry.size === 0;
     if (first) this.#notice(skeleton());
+    this.#drawTitle(this.#shown.q);
     busy(true);
     this.#root.setAttribute("aria-busy", "true");
     try {
@@ -146,9 +149,12 @@ export class SearchView {
     }
   }
 
+  #drawTitle(query) {
+    find("#search-title").replaceChildren(query ? el("span", { class: "quoted" }, query) : "Newest pins");
+  }
+
   #drawMeta(answer) {
-    const { q } = this.#shown;
-    find("#search-title").replaceChildren(q ? el("span", { class: "quoted" }, answer.query ?? q) : "Newest pins");
+    this.#drawTitle(answer.query ?? "");
     const guess = answer.lang_guess ? `${languageName(answer.lang_guess)} query` : "";
     const count = `${plural(this.masonry.size, "pin")}${answer.cursor ? ", more below" : ""}`;
     find(".meta", this.#root).replaceChildren(el("span", {}, [count, guess].filter(Boolean).join(" · ")), facts(answer));
