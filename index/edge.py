@@ -18,10 +18,12 @@ from uuid import UUID
 import qdrant_edge as edge
 
 from index import points
-from index.shard import COPIED_AT_ONCE, FreshCopy, open_shard, swap, vector_of
+from index.bodies import Bodies, Body
+from index.edge_requests import bare, has, point, unchanged_since_read, uuid, vector_of
+from index.shard import COPIED_AT_ONCE, FreshCopy, open_shard, swap
 from pins.changes import IndexedPin
 from pins.errors import EverpinError, Unavailable
-from pins.ports import Hit, PointWrite, Vector, Where
+from pins.ports import Ask, Hit, PointWrite, Vector, Where
 
 T = TypeVar("T")
 FLUSH_EVERY = 16
@@ -40,6 +42,7 @@ class EdgePinIndex:
         self._unflushed = 0
         self._lock, self._sweeping = threading.RLock(), threading.Lock()
         self._written: set[UUID] | None = None  # while a sweep copies: the points it must copy again
+        self._bodies = Bodies()
         self._require_space()
         self._shard = open_shard(self._path, dimension)
 
@@ -53,7 +56,7 @@ class EdgePinIndex:
         self._require_space()
         mark = points.nonce()
         kept = self.vectors([write.record.pin_id for write in writes if write.keep_vector])
-        batch = [_point(write, kept.get(write.record.pin_id), mark) for write in writes]
+        batch = [point(write, kept.get(write.record.pin_id), mark) for write in writes]
         self._call(lambda: self._update(batch, writes))
         self._unflushed += 1
         if self._unflushed >= FLUSH_EVERY:
@@ -62,14 +65,13 @@ class EdgePinIndex:
         return {pin_id for pin_id, body in stored.items() if body.get("mark") == mark}
 
     def search(self, vector: Vector, limit: int, where: Where = Where()) -> Sequence[Hit]:
-        request = edge.QueryRequest(
-            query=edge.Query.Nearest(vector.tolist(), using=points.VECTOR), limit=limit, filter=_filter(where), with_payload=True, with_vector=True
-        )
-        found = self._call(lambda: self._shard.query(request))
-        return points.hits([(p.score, p.payload or {}, vector_of(p.vector)) for p in found])
+        return self.ask([Ask(limit, vector, where=where)])[0]
+
+    def ask(self, asks: Sequence[Ask]) -> Sequence[Sequence[Hit]]:
+        return points.answers(asks, lambda worth: self._call(lambda: self._found(worth)))
 
     def vectors(self, pin_ids: Sequence[str]) -> Mapping[str, Vector]:
-        found = self._call(lambda: self._shard.retrieve([_uuid(pin_id) for pin_id in pin_ids], True, True))
+        found = self._call(lambda: self._shard.retrieve([uuid(pin_id) for pin_id in pin_ids], False, [points.VECTOR]))
         vectors = {pin_id: vector_of(p.vector) for pin_id, p in points.by_pin(pin_ids, found).items()}
         return {pin_id: vector for pin_id, vector in vectors.items() if vector is not None}
 
@@ -119,7 +121,7 @@ class EdgePinIndex:
 
     def counts(self) -> Mapping[str, int]:
         def count(**fields: int) -> int:
-            must: list[Any] = [edge.FieldCondition(key=key, match=edge.MatchValue(value)) for key, value in fields.items()]
+            must = [has(key, value) for key, value in fields.items()]
             return int(self._call(lambda: self._shard.count(edge.CountRequest(exact=True, filter=edge.Filter(must=must)))))
 
         return {
@@ -141,8 +143,17 @@ class EdgePinIndex:
                 self._shard.close()
                 self._shard = None
 
+    def _found(self, asks: Sequence[Ask]) -> list[list[points.Found]]:
+        """Ids and scores from the engine, and bodies from memory where an answer showed them already: reading them is most of a search's time."""
+        batches = [[(p.id, p.score) for p in found] for found in self._shard.query_batch(edge.QueryBatchRequest([bare(ask) for ask in asks]))]
+        bodies = self._bodies.of({point for found in batches for point, _ in found}, self._read_bodies)
+        return [[(score, *bodies[point]) for point, score in found] for found in batches]
+
+    def _read_bodies(self, ids: list[UUID]) -> Mapping[UUID, Body]:
+        return {p.id: (p.payload or {}, vector_of(p.vector)) for p in self._shard.retrieve(ids, list(points.SHOWN), [points.VECTOR])}
+
     def _payloads(self, pin_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        found = self._call(lambda: self._shard.retrieve([_uuid(pin_id) for pin_id in pin_ids], True, False))
+        found = self._call(lambda: self._shard.retrieve([uuid(pin_id) for pin_id in pin_ids], True, False))
         return {pin_id: dict(p.payload or {}) for pin_id, p in points.by_pin(pin_ids, found).items()}
 
     def _records(self, vectors: bool) -> Iterator[Sequence[Any]]:
@@ -155,9 +166,10 @@ class EdgePinIndex:
                 return
 
     def _update(self, batch: list[Any], writes: Sequence[PointWrite]) -> None:
+        self._bodies.forget(point.id for point in batch)
         if self._written is not None:
             self._written |= {point.id for point in batch}
-        self._shard.update(edge.UpdateOperation.upsert_points(batch, condition=_unchanged_since_read(writes)))
+        self._shard.update(edge.UpdateOperation.upsert_points(batch, condition=unchanged_since_read(writes)))
 
     def _call(self, act: Callable[[], T]) -> T:
         with self._lock, self._translated():
@@ -181,38 +193,3 @@ class EdgePinIndex:
                 f"the disk under {self._path} has {free >> 20} MiB free, {needed >> 20} MiB are needed to write safely; "
                 "free some space (nothing was lost), or move EVERPIN_HOME"
             )
-
-
-def _point(write: PointWrite, kept: Vector | None, mark: str) -> Any:
-    vector = kept if write.keep_vector else write.vector
-    stored = points.payload(write.record, mark) | {"embedded": int(vector is not None)}
-    return edge.Point(id=_uuid(write.record.pin_id), vector={} if vector is None else {points.VECTOR: vector.tolist()}, payload=stored)
-
-
-def _unchanged_since_read(writes: Sequence[PointWrite]) -> Any:
-    """Matches exactly the stored points that are still the ones each write was decided on; new ids are always inserted."""
-    clauses: list[Any] = [edge.FieldCondition(key="v", range=edge.RangeFloat(lt=0))]  # matches nothing, so the filter is never empty
-    for write in writes:
-        mine = edge.HasIdCondition({_uuid(write.record.pin_id)})
-        if write.expected_v:
-            still = edge.RangeFloat(gte=write.expected_v, lte=write.expected_v)
-            clauses.append(edge.Filter(must=[mine, edge.FieldCondition(key="v", range=still)]))
-        elif write.expected_v == 0:  # a damaged record without a version
-            clauses.append(edge.Filter(must=[mine], must_not=[edge.FieldCondition(key="v", range=edge.RangeFloat(gte=1))]))
-    return edge.Filter(should=clauses)
-
-
-def _is(key: str, value: str | int) -> Any:
-    return edge.FieldCondition(key=key, match=edge.MatchValue(value))
-
-
-def _filter(where: Where) -> Any:
-    must = [_is(f"fields.{key}", value) for key, value in points.equalities(where)]
-    if where.created_since_us is not None:
-        must.append(edge.FieldCondition(key="fields.created_at_us", range=edge.RangeFloat(gte=where.created_since_us)))
-    without = [edge.HasIdCondition({_uuid(pin_id) for pin_id in where.without})] if where.without else []
-    return edge.Filter(must=must, must_not=[_is("dead", 1), *without])
-
-
-def _uuid(pin_id: str) -> Any:
-    return UUID(points.point_id(pin_id))

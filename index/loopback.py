@@ -1,28 +1,33 @@
 """Reading an embedded index that another process owns: that process's routes, and the client that uses them.
 
 The embedded engine has one owner. Everybody else on this machine reads through it over loopback HTTP; writes go through
-events, as everywhere. The sweep of old tombstones is the one order it takes: only an owner can rewrite its folder. A vector travels
-as base64 of little-endian float32.
+events, as everywhere. The sweep of old tombstones is the one order it takes: only an owner can rewrite its folder. Searches travel as
+`index.wire` has it; elsewhere a vector is base64 of little-endian float32.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import httpx
 import numpy as np
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
+from index.connections import Connections
 from index.points import pages
+from index.wire import pack_answers, pack_asks, unpack_answers, unpack_asks
 from pins.changes import IndexedPin
 from pins.errors import ArtifactError, Unavailable
-from pins.ports import Hit, PinIndex, PointWrite, Vector, Where
+from pins.ports import Ask, Hit, PinIndex, PointWrite, Vector, Where
 
 SWEEP_TIMEOUT_S = 1800.0
 """A sweep rewrites the owner's whole folder, some 4,000 points a second, before it answers."""
+SEARCH_TIMEOUT_S = 30.0
+"""For a client that has no limit of its own."""
 
 
 def routes(index: PinIndex) -> APIRouter:
@@ -41,11 +46,6 @@ def routes(index: PinIndex) -> APIRouter:
     def vectors(pin_ids: list[str] = Body(embed=True)) -> dict[str, str]:
         return {pin_id: _pack(vector) for pin_id, vector in index.vectors(pin_ids).items()}
 
-    @router.post("/search")
-    def search(vector: str = Body(), limit: int = Body(), where: dict[str, Any] = Body()) -> list[dict[str, Any]]:
-        found = index.search(_unpack(vector), limit, Where(**{**where, "without": frozenset(where["without"])}))
-        return [asdict(hit) | {"vector": None if hit.vector is None else _pack(hit.vector)} for hit in found]
-
     @router.get("/scan")
     def scan(cursor: str, limit: int) -> dict[str, Any]:
         records, following = index.page(cursor, limit)
@@ -55,7 +55,25 @@ def routes(index: PinIndex) -> APIRouter:
     def sweep(before_v: int = Body(embed=True)) -> dict[str, int]:
         return dict(index.sweep(before_v))
 
+    router.add_route("/index/ask", _asked(index), methods=["POST"])
     return router
+
+
+def _asked(index: PinIndex) -> Callable[[Request], Awaitable[Response]]:
+    """The route of searches: bytes in, bytes out, without the framework's models, because it is asked hundreds of times a second."""
+
+    def answer(body: bytes) -> bytes:
+        return pack_answers(index.ask(unpack_asks(body)))
+
+    async def ask(request: Request) -> Response:
+        try:
+            return Response(await run_in_threadpool(answer, await request.body()), media_type="application/octet-stream")
+        except Unavailable as error:
+            return Response(str(error), status_code=503)
+        except (ValueError, TypeError, KeyError) as error:
+            return Response(f"these are no searches: {error}", status_code=400)
+
+    return ask
 
 
 class LoopbackPinIndex:
@@ -63,6 +81,7 @@ class LoopbackPinIndex:
 
     def __init__(self, client: httpx.Client, model_id: str) -> None:
         self._client, self.model_id = client, model_id
+        self._connections = Connections(client.base_url, client.timeout.read or SEARCH_TIMEOUT_S)
         owned = self._get("/index/counts")["model_id"]
         if owned != model_id:
             raise ArtifactError(f"the process that owns the index runs model {owned}, this command {model_id}; set EVERPIN_MODEL alike for both")
@@ -74,9 +93,14 @@ class LoopbackPinIndex:
         raise Unavailable(f"only the owner of the index writes to it ({len(points)} points refused); send an event instead")
 
     def search(self, vector: Vector, limit: int, where: Where = Where()) -> Sequence[Hit]:
-        wanted = asdict(where) | {"without": sorted(where.without)}
-        found = self._post("/index/search", vector=_pack(vector), limit=limit, where=wanted)
-        return [Hit(**{**hit, "vector": None if hit["vector"] is None else _unpack(hit["vector"])}) for hit in found]
+        return self.ask([Ask(limit, vector, where=where)])[0]
+
+    def ask(self, asks: Sequence[Ask]) -> Sequence[Sequence[Hit]]:
+        packed = pack_asks(asks)
+        try:
+            return unpack_answers(self._connections.post("/index/ask", packed))
+        except (Unavailable, ValueError, TypeError, KeyError) as error:
+            raise Unavailable(f"the process that owns the index does not answer a search: {error}; see `everpin status`") from error
 
     def vectors(self, pin_ids: Sequence[str]) -> Mapping[str, Vector]:
         return {pin_id: _unpack(packed) for pin_id, packed in self._post("/index/vectors", pin_ids=list(pin_ids)).items()}
@@ -100,6 +124,7 @@ class LoopbackPinIndex:
         """The owner flushes."""
 
     def close(self) -> None:
+        self._connections.close()
         self._client.close()
 
     def _get(self, path: str, **params: Any) -> Any:

@@ -14,19 +14,13 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 from index import points
 from pins.changes import IndexedPin
 from pins.errors import ArtifactError, Unavailable, Unembeddable
-from pins.ports import Hit, PointWrite, Vector, Where
+from pins.ports import Ask, Hit, PointWrite, Terms, Vector, Where
 
 T = TypeVar("T")
-INDEXED = {
-    "v": "integer",
-    "dead": "integer",
-    "outdated": "integer",
-    "fields.lang": "keyword",
-    "fields.category": "keyword",
-    "fields.boards": "keyword",
-    "fields.created_at_us": "integer",
-}
+INDEXED = dict.fromkeys(("v", "dead", "embedded", "outdated", *points.INTEGERS), "integer") | dict.fromkeys(points.KEYWORDS, "keyword")
 """Payload fields that searches and guards filter on."""
+FILLED_AT_ONCE = 500
+"""Points per step of an upgrade."""
 
 
 def connect(url: str, timeout_s: int = 10) -> QdrantClient:
@@ -59,15 +53,17 @@ class QdrantPinIndex:
         return {pin_id for pin_id, body in stored.items() if body.get("mark") == mark}
 
     def search(self, vector: Vector, limit: int, where: Where = Where()) -> Sequence[Hit]:
-        found = self._call(
-            lambda: self._client.query_points(
-                self._name, query=vector.tolist(), using=points.VECTOR, limit=limit, query_filter=_filter(where), with_payload=True, with_vectors=True
-            )
-        ).points
-        return points.hits([(p.score, _payload(p), _vector(p.vector)) for p in found])
+        return self.ask([Ask(limit, vector, where=where)])[0]
+
+    def ask(self, asks: Sequence[Ask]) -> Sequence[Sequence[Hit]]:
+        def run(worth: Sequence[Ask]) -> list[list[points.Found]]:
+            found = self._call(lambda: self._client.query_batch_points(self._name, [_query(ask) for ask in worth]))
+            return [[(p.score, _payload(p), _vector(p.vector)) for p in one.points] for one in found]
+
+        return points.answers(asks, run)
 
     def vectors(self, pin_ids: Sequence[str]) -> Mapping[str, Vector]:
-        found = self._retrieve(pin_ids, with_vectors=True)
+        found = self._retrieve(pin_ids, with_vectors=[points.VECTOR])
         vectors = {pin_id: _vector(p.vector) for pin_id, p in points.by_pin(pin_ids, found).items()}
         return {pin_id: vector for pin_id, vector in vectors.items() if vector is not None}
 
@@ -114,28 +110,59 @@ class QdrantPinIndex:
     def _ensure(self) -> None:
         if not self._client.collection_exists(self._name):
             self._create()
-        vectors = self._client.get_collection(self._name).config.params.vectors
+        there = self._client.get_collection(self._name)
+        vectors = there.config.params.vectors
         size = vectors[points.VECTOR].size if isinstance(vectors, dict) and points.VECTOR in vectors else None
         if size != self.dimension:
             made = self.dimension
             raise ArtifactError(f"collection {self._name} holds vectors of {size} dimensions, the model makes {made}; publish it under a new model_id")
+        if self._client.init_options.get("location") != ":memory:":
+            for field in INDEXED.keys() - (there.payload_schema or {}).keys():
+                self._client.create_payload_index(self._name, field, models.PayloadSchemaType(INDEXED[field]))
+        if points.TERMS not in (there.config.params.sparse_vectors or {}):
+            self._add_terms()
+        self._fill_terms()
 
     def _create(self) -> None:
-        params = models.VectorParams(size=self.dimension, distance=models.Distance.COSINE)
+        dense = models.VectorParams(size=self.dimension, distance=models.Distance.COSINE)
+        sparse = models.SparseVectorParams(modifier=models.Modifier.IDF)
         try:
-            self._client.create_collection(self._name, vectors_config={points.VECTOR: params})
+            self._client.create_collection(self._name, vectors_config={points.VECTOR: dense}, sparse_vectors_config={points.TERMS: sparse})
         except UnexpectedResponse as error:
             if error.status_code != httpx.codes.CONFLICT:  # another worker created it first
                 raise
-        if self._client.init_options.get("location") != ":memory:":
-            for field, schema in INDEXED.items():
-                self._client.create_payload_index(self._name, field, models.PayloadSchemaType(schema))
+
+    def _add_terms(self) -> None:
+        sparse = models.SparseVectorNameConfig(sparse=models.SparseVectorConfig(modifier=models.Modifier.IDF))
+        try:
+            self._client.create_vector_name(self._name, points.TERMS, sparse)
+        except UnexpectedResponse as error:
+            if points.TERMS in (self._client.get_collection(self._name).config.params.sparse_vectors or {}):
+                return  # another process added it first
+            raise ArtifactError(
+                f"collection {self._name} was made by an earlier release and has no terms for word search, and this server cannot add them ({error}); "
+                f"bring the server to 1.18 or later, or delete the collection and run `everpin reconcile`, which fills it anew"
+            ) from error
+
+    def _fill_terms(self) -> None:
+        """Give every text of an earlier release its terms. What is there already is passed over, so a crash costs nothing."""
+        lacking = models.Filter(must=[_is("embedded", 1)], must_not=[models.HasVectorCondition(has_vector=points.TERMS)])
+        offset: Any = None
+        while True:
+            found, offset = self._client.scroll(self._name, scroll_filter=lacking, limit=FILLED_AT_ONCE, offset=offset, with_payload=True)
+            read = [(str(p.id), _payload(p)) for p in found]
+            vectors = [models.PointVectors(id=point, vector=named) for point, stored in read if (named := _named(points.terms(stored)))]
+            if vectors:
+                as_read = models.Filter(should=[_unchanged(point, points.record("", stored).v) for point, stored in read])
+                self._client.update_vectors(self._name, vectors, wait=True, update_filter=as_read)
+            if offset is None:
+                return
 
     def _scroll(self, cursor: str, limit: int) -> tuple[list[Any], str]:
         found, following = self._call(lambda: self._client.scroll(self._name, limit=limit, offset=cursor or None, with_payload=True))
         return found, str(following or "")
 
-    def _retrieve(self, pin_ids: Sequence[str], *, with_vectors: bool) -> list[Any]:
+    def _retrieve(self, pin_ids: Sequence[str], *, with_vectors: bool | list[str]) -> list[Any]:
         ids = [points.point_id(pin_id) for pin_id in pin_ids]
         return self._call(lambda: self._client.retrieve(self._name, ids, with_payload=True, with_vectors=with_vectors)) if ids else []
 
@@ -158,7 +185,29 @@ class QdrantPinIndex:
 def _point(write: PointWrite, kept: Vector | None, mark: str) -> models.PointStruct:
     vector = kept if write.keep_vector else write.vector
     stored = points.payload(write.record, mark) | {"embedded": int(vector is not None)}
-    return models.PointStruct(id=points.point_id(write.record.pin_id), vector={} if vector is None else {points.VECTOR: vector.tolist()}, payload=stored)
+    vectors: dict[str, Any] = {} if vector is None else {points.VECTOR: vector.tolist()}
+    return models.PointStruct(id=points.point_id(write.record.pin_id), vector=vectors | _named(points.terms(stored)), payload=stored)
+
+
+def _named(terms: Terms) -> dict[str, Any]:
+    """Terms as the sparse vector of a point; nothing where there is no term."""
+    return {points.TERMS: _sparse(terms)} if terms.ids else {}
+
+
+def _sparse(terms: Terms) -> models.SparseVector:
+    return models.SparseVector(indices=list(terms.ids), values=list(terms.weights))
+
+
+def _query(ask: Ask) -> models.QueryRequest:
+    by = points.goes_by(ask)
+    return models.QueryRequest(
+        query=_sparse(by) if isinstance(by, Terms) else by.tolist(),
+        using=points.TERMS if isinstance(by, Terms) else points.VECTOR,
+        limit=ask.limit,
+        filter=_filter(ask.where),
+        with_payload=list(points.SHOWN),
+        with_vector=[points.VECTOR],
+    )
 
 
 def _unchanged_since_read(writes: Sequence[PointWrite]) -> models.Filter:

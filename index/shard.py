@@ -21,18 +21,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import qdrant_edge as edge
 
 from index import points
+from index.edge_requests import has, named_terms, vector_of
 from pins.errors import ArtifactError, Unavailable
 
-COUNTED = ("dead", "embedded", "outdated")
-"""Fields with an index of their own: without one, counting reads the payload of every pin."""
+INDEXED = dict.fromkeys(("dead", "embedded", "outdated", *points.INTEGERS), edge.PayloadSchemaType.Integer) | dict.fromkeys(
+    points.KEYWORDS, edge.PayloadSchemaType.Keyword
+)
+"""Fields with an index of their own: without one, counting and filtering read the payload of every pin (38 ms instead of 2 ms over 5,000)."""
 COPIED_AT_ONCE = 100
 """Points per step of a rewrite: each step holds Python's global lock for some 20 ms, and others get their turn in between."""
 FLUSHED_EVERY = 200
 """Steps between flushes of a rewrite: the log grows in 32 MiB steps until one."""
+FILLED_AT_ONCE = 200
+"""Points per step of an upgrade, which nobody waits for but the process that opens the index."""
 Verdict = Callable[[str, Mapping[str, Any]], str]
 """Of a point's id and payload: why it goes, or an empty string."""
 
@@ -45,13 +49,12 @@ def open_shard(path: Path, dimension: int) -> Any:
     except Exception as error:  # the engine raises bare Exceptions
         raise Unavailable(f"cannot open the embedded index at {path}: {error}; is another process using it? See `everpin status`") from error
     _require_dimension(shard, path, dimension)
+    try:
+        _upgrade(shard)
+    except Exception as error:  # as above
+        shard.close()
+        raise Unavailable(f"cannot bring the embedded index at {path} up to date: {error}; start again, and it goes on where it stopped") from error
     return shard
-
-
-def vector_of(stored: Any) -> Any:
-    """The vector of a stored point as float32, or None."""
-    values = stored.get(points.VECTOR) if isinstance(stored, dict) else None
-    return None if values is None else np.asarray(values, np.float32)
 
 
 def mend(path: Path) -> None:
@@ -126,11 +129,40 @@ def swap(path: Path) -> None:
 
 def _create(path: Path, dimension: int) -> Any:
     path.mkdir(parents=True, exist_ok=True)
-    wanted = edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Cosine)
-    shard = edge.EdgeShard.create(str(path), edge.EdgeConfig(vectors={points.VECTOR: wanted}))
-    for field in COUNTED:
-        shard.update(edge.UpdateOperation.create_field_index(field, edge.PayloadSchemaType.Integer))
+    config = edge.EdgeConfig(
+        vectors={points.VECTOR: edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Cosine)},
+        sparse_vectors={points.TERMS: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
+    )
+    shard = edge.EdgeShard.create(str(path), config)
+    _index_fields(shard)
     return shard
+
+
+def _upgrade(shard: Any) -> None:
+    """Give a folder of an earlier release what it lacks: indexes of fields, and the terms of every text. What is there stays as it is."""
+    _index_fields(shard)
+    shard.update(edge.UpdateOperation.create_sparse_vector(points.TERMS, edge.Modifier.Idf))
+    without = edge.Filter(must=[has("embedded", 1)], must_not=[edge.HasVectorCondition(points.TERMS)])
+    offset, steps = None, 0
+    while True:
+        found, offset = shard.scroll(edge.ScrollRequest(offset=offset, limit=FILLED_AT_ONCE, filter=without, with_payload=True, with_vector=False))
+        vectors = [edge.PointVectors(p.id, named) for p in found if (named := named_terms(points.terms(p.payload or {})))]
+        if vectors:
+            shard.update(edge.UpdateOperation.update_vectors(vectors))
+            steps += 1
+        if offset is None:
+            break
+        if steps % FLUSHED_EVERY == 0:
+            shard.flush()
+    if steps:
+        shard.flush()
+
+
+def _index_fields(shard: Any) -> None:
+    there = shard.info().payload_schema
+    for field, schema in INDEXED.items():
+        if field not in there:
+            shard.update(edge.UpdateOperation.create_field_index(field, schema))
 
 
 def _require_dimension(shard: Any, path: Path, dimension: int) -> None:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 
 import numpy as np
 
+from pins.actions import HistoryWrite, StoredHistory, usable
 from pins.changes import IndexedPin
 from pins.errors import Unembeddable
-from pins.features import USER_VIEW, FeatureRow, PinFeatures, UserAction, pin_features
-from pins.ports import Hit, PointWrite, Vector, Where
+from pins.features import USER_COLUMNS, USER_VIEW, FeatureRow, PinFeatures, UserAction, pin_features
+from pins.lexical import terms_of_text
+from pins.ports import Ask, Hit, PointWrite, Terms, Vector, Where
 from pins.relevance import OrdinalHead
 
 
 class FakeFeatures:
-    """Rows by (view, key), ordered by event time."""
+    """Rows by (view, key), ordered by event time. `on_replace` runs before each guarded write, to lose races."""
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str], FeatureRow] = {}
-        self.histories: dict[str, list[UserAction]] = {}
+        self.on_replace: Callable[[], None] = lambda: None
 
     def write(self, rows: Sequence[FeatureRow]) -> None:
         for row in rows:
@@ -48,7 +52,28 @@ class FakeFeatures:
         return True
 
     def history(self, user_id: str) -> Sequence[UserAction]:
-        return self.histories.get(user_id, [])
+        return usable(self.histories([user_id])[user_id].actions)
+
+    def histories(self, user_ids: Sequence[str]) -> Mapping[str, StoredHistory]:
+        return {user_id: self._stored(user_id) for user_id in user_ids}
+
+    def replace(self, writes: Sequence[HistoryWrite]) -> set[str]:
+        self.on_replace()
+        landed = [write.row for write in writes if self._stored(write.row.key).as_of == write.expected]
+        self.rows |= {(USER_VIEW, row.key): row for row in landed}
+        return {row.key for row in landed}
+
+    def user_ids(self, batch: int = 1000) -> Iterator[Sequence[str]]:
+        found = sorted(row.key for row in self.rows.values() if row.view == USER_VIEW)
+        for start in range(0, len(found), batch):
+            yield found[start : start + batch]
+
+    def _stored(self, user_id: str) -> StoredHistory:
+        row = self.rows.get((USER_VIEW, user_id))
+        if row is None:
+            return StoredHistory()
+        lists = zip(*(row.values[name] for name in USER_COLUMNS), strict=True)
+        return StoredHistory(tuple(UserAction(*action) for action in lists), row.event_time_us)
 
 
 class FakeEncoder:
@@ -112,12 +137,36 @@ class FakeIndex:
         return landed
 
     def search(self, vector: Vector, limit: int, where: Where = Where()) -> Sequence[Hit]:
+        return self.ask([Ask(limit, vector, where=where)])[0]
+
+    def ask(self, asks: Sequence[Ask]) -> Sequence[Sequence[Hit]]:
+        return [self._answer(ask) for ask in asks]
+
+    def _answer(self, ask: Ask) -> Sequence[Hit]:
+        if (ask.vector is None) == (ask.terms is None):
+            raise ValueError("a search goes by a vector or by terms; give exactly one of them")
+        scores = self._bm25(ask.terms) if ask.terms else self._cosines(ask.vector)
         hits = [
-            Hit(pin_id, float(stored @ vector), record.fields, record.v, stored, record.refused)
-            for pin_id, (record, stored) in self.points.items()
-            if stored is not None and not record.dead and _matches(record, where)
+            Hit(pin_id, score, record.fields, record.v, stored, record.refused)
+            for pin_id, score in scores.items()
+            if not (record := self.points[pin_id][0]).dead and _matches(record, ask.where) and (stored := self.points[pin_id][1]) is not None
         ]
-        return sorted(hits, key=lambda hit: (-hit.score, hit.pin_id))[:limit]
+        return sorted(hits, key=lambda hit: (-hit.score, hit.pin_id))[: ask.limit]
+
+    def _cosines(self, vector: Vector | None) -> dict[str, float]:
+        return {pin_id: float(stored @ vector) for pin_id, (_, stored) in self.points.items() if stored is not None}
+
+    def _bm25(self, asked: Terms) -> dict[str, float]:
+        """Scores above 0, with the inverse document frequency that Qdrant takes: over the pins that have terms, whatever the filters."""
+        texts = {pin_id: terms_of_text(record.text) for pin_id, (record, stored) in self.points.items() if stored is not None and not record.dead}
+        weights = {pin_id: dict(zip(terms.ids, terms.weights, strict=True)) for pin_id, terms in texts.items() if terms.ids}
+        having = Counter(term for held in weights.values() for term in held)
+        idf = {term: math.log(1 + (len(weights) - having[term] + 0.5) / (having[term] + 0.5)) for term in asked.ids}
+        scores = {
+            pin_id: sum(held.get(term, 0.0) * weight * idf[term] for term, weight in zip(asked.ids, asked.weights, strict=True))
+            for pin_id, held in weights.items()
+        }
+        return {pin_id: score for pin_id, score in scores.items() if score > 0}
 
     def vectors(self, pin_ids: Sequence[str]) -> Mapping[str, Vector]:
         return {pin_id: vector for pin_id in pin_ids if pin_id in self.points and (vector := self.points[pin_id][1]) is not None}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -19,35 +16,7 @@ from pins.errors import ArtifactError, Unavailable, Unembeddable
 from pins.ports import PinIndex, PointWrite, Where
 from tests.contract.records import DIMENSION, MODEL, put, record, vector
 from tests.fakes import FakeIndex
-from tests.services.qdrant import qdrant_double
 from tests.serving import serving
-
-SERVER = os.environ.get("EVERPIN_TEST_QDRANT")
-"""Address of a real Qdrant server. None can be had from pip or Debian, so the suite runs on one only where it is named."""
-
-
-@pytest.fixture(params=["fake", "edge", "memory", "rest", *(["server"] if SERVER else [])])
-def index(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PinIndex]:
-    made: PinIndex
-    if request.param == "fake":
-        made = FakeIndex()
-    elif request.param == "edge":
-        made = EdgePinIndex(tmp_path, MODEL, DIMENSION)
-    elif request.param == "memory":
-        made = QdrantPinIndex(QdrantClient(":memory:"), MODEL, DIMENSION)
-    elif request.param == "rest":
-        made = QdrantPinIndex(connect(request.getfixturevalue("qdrant_url")), f"{MODEL}-{uuid.uuid4().hex}", DIMENSION)
-    else:
-        assert SERVER
-        made = QdrantPinIndex(connect(SERVER), f"{MODEL}-{uuid.uuid4().hex}", DIMENSION)
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def qdrant_url() -> Iterator[str]:
-    with qdrant_double() as (url, _):
-        yield url
 
 
 def test_a_written_record_reads_back_whole(index: PinIndex) -> None:
@@ -268,3 +237,4 @@ def _read_through(owner: EdgePinIndex, client: httpx.Client) -> None:
         remote.write([PointWrite(record("p3"), None, vector(3))])
     with pytest.raises(ArtifactError, match="other-model"):
         LoopbackPinIndex(client, "other-model")
+    remote.close()

@@ -36,6 +36,7 @@ def dying(name, act):
 made = EdgePinIndex(Path(sys.argv[1]), "fake-v1", 8)
 index.shard.edge.UpdateOperation = dying_operations = type("Operations", (), {
     "upsert_points": staticmethod(dying("upsert", index.shard.edge.UpdateOperation.upsert_points)),
+    "create_sparse_vector": staticmethod(index.shard.edge.UpdateOperation.create_sparse_vector),
     "create_field_index": staticmethod(index.shard.edge.UpdateOperation.create_field_index)})
 index.shard._sync_tree = dying("sync", index.shard._sync_tree)
 index.shard._sync_folder = dying("folder", index.shard._sync_folder)

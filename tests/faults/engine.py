@@ -8,7 +8,6 @@ Run by hand: python -m tests.faults.engine PORT FOLDER
 from __future__ import annotations
 
 import asyncio
-import json
 import subprocess
 import sys
 import time
@@ -38,7 +37,8 @@ class EdgeEngine:
         self._shards: dict[str, Any] = {}
         self._shapes = QdrantClient(":memory:")  # answers questions about a collection's settings, and holds no points
         for shape in sorted(folder.glob(f"*/{SHAPE}")):
-            self._open(shape.parent.name, _vectors(json.loads(shape.read_text())))
+            stored = models.CreateCollection.model_validate_json(shape.read_text())
+            self._open(shape.parent.name, stored.vectors, stored.sparse_vectors)
 
     def collection_exists(self, name: str) -> bool:
         return name in self._shards
@@ -47,24 +47,29 @@ class EdgeEngine:
         self._shard(name)
         return self._shapes.get_collection(name)
 
-    def create_collection(self, name: str, vectors_config: Any) -> bool:
+    def create_collection(self, name: str, vectors_config: Any, sparse_vectors_config: Any = None) -> bool:
         if name in self._shards:
             raise ValueError(f"Collection {name} already exists")
         (self.folder / name).mkdir(parents=True, exist_ok=True)
-        self._open(name, vectors_config)
-        (self.folder / name / SHAPE).write_text(json.dumps({key: params.model_dump(mode="json") for key, params in vectors_config.items()}))
+        self._open(name, vectors_config, sparse_vectors_config)
+        (self.folder / name / SHAPE).write_text(models.CreateCollection(vectors=vectors_config, sparse_vectors=sparse_vectors_config).model_dump_json())
         return True
 
     def upsert(self, name: str, points: Sequence[Any], update_filter: Any = None) -> None:
-        batch = [edge.Point(id=UUID(str(point.id)), vector=point.vector, payload=point.payload or {}) for point in points]
+        batch = [edge.Point(id=UUID(str(point.id)), vector=_vectors(point.vector), payload=point.payload or {}) for point in points]
         self._shard(name).update(edge.UpdateOperation.upsert_points(batch, condition=_filter(update_filter)))
 
+    def update_vectors(self, name: str, points: Sequence[Any], update_filter: Any = None) -> None:
+        batch = [edge.PointVectors(UUID(str(point.id)), _vectors(point.vector)) for point in points]
+        self._shard(name).update(edge.UpdateOperation.update_vectors(batch, condition=_filter(update_filter)))
+
     def retrieve(self, name: str, ids: Sequence[Any], with_payload: Any = True, with_vectors: Any = False) -> list[models.Record]:
-        found = self._shard(name).retrieve([UUID(str(one)) for one in ids], bool(with_payload), bool(with_vectors))
+        found = self._shard(name).retrieve([UUID(str(one)) for one in ids], bool(with_payload), with_vectors)
         return [_record(point) for point in found]
 
-    def scroll(self, name: str, limit: int, offset: Any = None, with_payload: Any = True, **_: Any) -> tuple[list[models.Record], Any]:
-        request = edge.ScrollRequest(offset=UUID(str(offset)) if offset else None, limit=limit, with_payload=True, with_vector=False)
+    def scroll(self, name: str, limit: int, offset: Any = None, scroll_filter: Any = None, **_: Any) -> tuple[list[models.Record], Any]:
+        start = UUID(str(offset)) if offset else None
+        request = edge.ScrollRequest(offset=start, limit=limit, filter=_filter(scroll_filter), with_payload=True, with_vector=False)
         found, after = self._shard(name).scroll(request)
         return [_record(point) for point in found], None if after is None else str(after)
 
@@ -76,20 +81,21 @@ class EdgeEngine:
             raise ValueError(f"Collection {name} not found")
         return self._shards[name]
 
-    def _open(self, name: str, vectors_config: Any) -> None:
+    def _open(self, name: str, vectors_config: Any, sparse_vectors_config: Any) -> None:
         path = self.folder / name / "shard"
         if (path / "segments").exists():
             shard = edge.EdgeShard.load(str(path))
         else:
             path.mkdir(parents=True, exist_ok=True)
             wanted = {key: edge.EdgeVectorParams(size=params.size, distance=edge.Distance.Cosine) for key, params in vectors_config.items()}
-            shard = edge.EdgeShard.create(str(path), edge.EdgeConfig(vectors=wanted))
-        self._shapes.create_collection(name, vectors_config=vectors_config)
+            sparse = {key: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf) for key in sparse_vectors_config or {}}
+            shard = edge.EdgeShard.create(str(path), edge.EdgeConfig(vectors=wanted, sparse_vectors=sparse))
+        self._shapes.create_collection(name, vectors_config=vectors_config, sparse_vectors_config=sparse_vectors_config)
         self._shards[name] = shard
 
 
-def _vectors(stored: dict[str, Any]) -> dict[str, models.VectorParams]:
-    return {key: models.VectorParams(**params) for key, params in stored.items()}
+def _vectors(named: Any) -> dict[str, Any]:
+    return {name: edge.SparseVector(one.indices, one.values) if isinstance(one, models.SparseVector) else one for name, one in named.items()}
 
 
 def _record(point: Any) -> models.Record:
@@ -102,6 +108,8 @@ def _filter(wanted: Any) -> Any:
         return None
     if isinstance(wanted, models.HasIdCondition):
         return edge.HasIdCondition({UUID(str(one)) for one in wanted.has_id})
+    if isinstance(wanted, models.HasVectorCondition):
+        return edge.HasVectorCondition(wanted.has_vector)
     if isinstance(wanted, models.FieldCondition) and wanted.range is not None:
         bounds = {name: getattr(wanted.range, name) for name in ("lt", "lte", "gt", "gte") if getattr(wanted.range, name) is not None}
         return edge.FieldCondition(key=wanted.key, range=edge.RangeFloat(**bounds))

@@ -44,7 +44,12 @@ def front(engine: QdrantClient) -> FastAPI:
 
     @app.put("/collections/{name}")
     def create(name: str, body: models.CreateCollection) -> dict[str, Any]:
-        return ok(engine.create_collection(name, vectors_config=body.vectors))
+        return ok(engine.create_collection(name, vectors_config=body.vectors, sparse_vectors_config=body.sparse_vectors))
+
+    @app.put("/collections/{name}/vectors/{vector}")
+    def create_vector_name(name: str, vector: str, body: models.SparseVectorNameConfig) -> dict[str, Any]:
+        engine.create_vector_name(name, vector, body)
+        return ok({"operation_id": 0, "status": "completed"})
 
     @app.put("/collections/{name}/index")
     def index(name: str) -> dict[str, Any]:
@@ -59,22 +64,18 @@ def front(engine: QdrantClient) -> FastAPI:
     def retrieve(name: str, body: models.PointRequest) -> dict[str, Any]:
         return ok([p.model_dump(mode="json") for p in engine.retrieve(name, body.ids, with_payload=body.with_payload, with_vectors=body.with_vector or False)])
 
-    @app.post("/collections/{name}/points/query")
-    def query(name: str, body: models.QueryRequest) -> dict[str, Any]:
-        found = engine.query_points(
-            name,
-            query=body.query,
-            using=body.using,
-            limit=body.limit or 10,
-            query_filter=body.filter,
-            with_payload=True,
-            with_vectors=body.with_vector or False,
-        )
-        return ok(found.model_dump(mode="json"))
+    @app.put("/collections/{name}/points/vectors")
+    def update_vectors(name: str, body: models.UpdateVectors) -> dict[str, Any]:
+        engine.update_vectors(name, points=body.points, update_filter=body.update_filter)
+        return ok({"operation_id": 0, "status": "completed"})
+
+    @app.post("/collections/{name}/points/query/batch")
+    def query(name: str, body: models.QueryRequestBatch) -> dict[str, Any]:
+        return ok([found.model_dump(mode="json") for found in engine.query_batch_points(name, body.searches)])
 
     @app.post("/collections/{name}/points/scroll")
     def scroll(name: str, body: models.ScrollRequest) -> dict[str, Any]:
-        found, offset = engine.scroll(name, limit=body.limit or 10, offset=body.offset, with_payload=True)
+        found, offset = engine.scroll(name, scroll_filter=body.filter, limit=body.limit or 10, offset=body.offset, with_payload=True)
         return ok({"points": [p.model_dump(mode="json") for p in found], "next_page_offset": offset})
 
     @app.post("/collections/{name}/points/delete")
