@@ -70,7 +70,9 @@ class Bounded(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """What httptools calls when a head begins, also after a body that was dropped. h11 bounds a head's size by itself."""
         super().on_message_begin()  # type: ignore[misc]  # of HttpToolsProtocol
-        self._begun, self._bytes = True, 0
+        if self._answered_early():
+            self._bytes = 0
+        self._begun = True
 
     def _head_too_slow(self) -> None:
         self._head = None
