@@ -46,6 +46,7 @@ def figures() -> str:
         "guard": guard_figures,
         "reconcile": reconcile_figures,
         "load": load_figures,
+        "feed": feed_figures,
     }
     for name, part in parts.items():
         lines += part(result(name)) if there(name) else []
@@ -134,6 +135,20 @@ def reconcile_figures(reconcile: dict[str, Any]) -> list[str]:
     for name in ("index_opened_by_reconcile", "index_owned_by_another_process"):
         run = reconcile[name]
         lines.append(f"| {name.replace('_', ' ')} | {run['pins_per_second']:.0f} | {run['memory_mb']['peak']} | {run['memory_mb']['anonymous']} |")
+    return lines
+
+
+def feed_figures(feed: dict[str, Any]) -> list[str]:
+    """Variants of the home feed's interests, on generated users."""
+    head = f"home feed, {feed['users']} GENERATED users, {feed['model_id']}"
+    lines = ["", f"| {head} | interest recall | pin recall | precision | diversity | published lift: relevance, recall |", "|---|---|---|---|---|---|"]
+    for name, metrics in feed["variants"].items():
+        cells = [f"{mean:.3f} [{low:.3f}, {high:.3f}]" for mean, low, high in metrics.values()]
+        lift = feed["published_lift_percent"].get(name)
+        lines.append(f"| {name} | {' | '.join(cells)} | {f'{lift[0]} %, {lift[1]} %' if lift else ''} |")
+    lines += ["", "| interest recall by the mean life of planted interests | lambda 0 | lambda 0.01 | lambda 0.1 |", "|---|---|---|---|"]
+    for life, variants in feed["lambda_by_mean_life_days"].items():
+        lines.append(f"| {life} days | {' | '.join('{:.3f} [{:.3f}, {:.3f}]'.format(*metrics['interest_recall']) for metrics in variants.values())} |")
     return lines
 
 

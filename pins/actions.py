@@ -31,7 +31,7 @@ FORGOTTEN = "forgotten"
 MOST_ACTIONS = 500
 """Actions kept per user, the latest."""
 KEPT_US = 90 * 86_400_000_000
-"""How far a history reaches back from the user's latest action: 90 days (PinnerSage, arXiv 2007.03634, section 4)."""
+"""How far a history reaches back from the user's latest action: 90 days (PinnerSage, arXiv 2007.03634)."""
 OUTCOMES = {
     "added": "the action is in the user's history now",
     "unchanged": "the action was there already, or is too old to be kept, or from before the user was forgotten",

@@ -42,7 +42,7 @@ SPARE, SLACK = 1.5, 10
 class FeedOptions:
     """How to make a feed. `limit`: pins of one page; `depth`: most pins of the whole ranking, never less than `limit`.
 
-    `interests`: how many are asked for (PinnerSage, section 4.3: 3). `decay_per_day`: how fast an action loses importance (section 4.3: 0.01, half in
+    `interests`: how many are asked for (PinnerSage: 3). `decay_per_day`: how fast an action loses importance (PinnerSage: 0.01, half in
     69 days). `merge_distance`: see `interests.ward`. `discount`, above 0 and at most 1: what a pin takes from the next of its interest, see
     `take_turns`. `diversity`, 0 to 1: see `diversity.mmr`, within each interest. `fresh_days`: age of a pin up to which it is fresh; 0 keeps no place
     for one. `without`: pins that must not appear, beside those acted on.
@@ -152,7 +152,7 @@ def home_feed(
 def chosen_interests(groups: Sequence[Interest], actions: Sequence[UserAction], now_us: int, count: int, seed: int) -> list[Interest]:
     """The interests to ask for: drawn by importance; that of the latest action takes the last place while the action is of the same day.
 
-    PinnerSage clusters once a day and follows the day itself with a lighter model of the latest 20 actions (section 5); here everything is
+    PinnerSage clusters once a day and follows the day itself with a lighter model of the latest 20 actions; here everything is
     clustered at every request, and one place of the draw keeps that promise.
     """
     chosen = drawn(groups, count, seed)

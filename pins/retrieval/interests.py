@@ -36,7 +36,7 @@ class Interest:
 
 
 def recent(history: Sequence[UserAction], now_us: int) -> list[UserAction]:
-    """The actions that count, newest first: the latest MOST_ACTIONS, as far as KEPT_US before the latest of them (section 4.1: 90 days).
+    """The actions that count, newest first: the latest MOST_ACTIONS, as far as KEPT_US before the latest of them (PinnerSage: 90 days).
 
     The window ends with the user's latest action, not now: who comes back after a year finds the interests that he left with.
     """
@@ -46,7 +46,7 @@ def recent(history: Sequence[UserAction], now_us: int) -> list[UserAction]:
 
 
 def pin_weights(actions: Sequence[UserAction], now_us: int, decay_per_day: float) -> dict[str, float]:
-    """The importance of each pin: the sum over its actions of exp(-decay_per_day * age in days) (section 4.3). An action of the future is of now."""
+    """The importance of each pin: the sum over its actions of exp(-decay_per_day * age in days). An action of the future is of now."""
     weights: dict[str, float] = {}
     for action in actions:
         age_days = max(0, now_us - action.time_us) / DAY_US
@@ -65,7 +65,7 @@ def interests(weights: Mapping[str, float], vectors: Mapping[str, Vector], merge
 
 
 def interest(pin_ids: Sequence[str], vectors: Vector, weights: Mapping[str, float]) -> Interest:
-    """One group of pins, with `vectors` of shape (pins, dimension). The medoid has the least squared distance to the others (section 4.2)."""
+    """One group of pins, with `vectors` of shape (pins, dimension). The medoid has the least squared distance to the others."""
     middle = int(np.argmax(vectors @ vectors.sum(axis=0)))
     others = (pin_id for place, pin_id in enumerate(pin_ids) if place != middle)
     return Interest(pin_ids[middle], (pin_ids[middle], *others), sum(weights[pin_id] for pin_id in pin_ids), vectors[middle])
@@ -126,7 +126,7 @@ def _to_union(squared: NDArray[np.float64], sizes: NDArray[np.float64], one: int
 
 
 def drawn(groups: Sequence[Interest], count: int, seed: int) -> list[Interest]:
-    """Interests drawn without replacement, each with a chance in proportion to its weight (section 4.3), in the order of the draw.
+    """Interests drawn without replacement, each with a chance in proportion to its weight, in the order of the draw.
 
     By exponential clocks, -ln(u) / weight, the least first. Each interest's u is a hash of the seed and of its medoid, so that with one seed an
     interest keeps its luck when others come and go.
