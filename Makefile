@@ -17,11 +17,15 @@ help:
 demo: $(VENV)/.runtime
 	$(BIN)/everpin demo
 
-test: test-units test-faults test-integration test-outages test-browser
+test: test-units test-surfaces test-faults test-integration test-outages test-browser
 
 # Apart, so that `make -j4 test` runs them side by side: all but the first mostly wait for processes.
 test-units: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/client tests/contract tests/golden tests/training tests/unit --cov --cov-report=term:skip-covered
+
+# The API: what it answers, while the alias moves, to hostile input, and against its own document.
+test-surfaces: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/surfaces tests/hostile
 
 test-faults: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/faults tests/e2e
