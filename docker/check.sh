@@ -51,6 +51,19 @@ clean=(env -i "PATH=$work/venv/bin:/usr/bin:/bin" "HOME=$work/empty")
 "${clean[@]}" everpin settings
 "${clean[@]}" everpin settings --json >/dev/null
 
+say "the API and its page are installed"
+"${clean[@]}" python - <<'CODE'
+from pathlib import Path
+
+import surfaces.app
+
+page = Path(surfaces.app.WEB)
+assert page.is_relative_to(Path(surfaces.app.__file__).parent), page
+missing = [name for name in ("index.html", "main.js", "style.css") if not (page / name).exists()]
+assert not missing, f"not installed: {missing}"
+print(sum(1 for _ in page.iterdir()), "files of the page")
+CODE
+
 say "the feature store file that compose.yaml names"
 yaml="$(sed -n 's/.*EVERPIN_FEAST_YAML: *//p' "$root/docker/compose.yaml" | sort -u)"
 test -f "$work/venv${yaml#/opt/everpin}" && echo "$yaml"

@@ -45,9 +45,23 @@ def test_the_settings_of_the_services_are_accepted(monkeypatch: pytest.MonkeyPat
 
 
 def test_one_off_commands_see_what_the_worker_sees() -> None:
-    assert set(OURS) == {"worker", "everpin"}
+    assert set(OURS) == {"worker", "api", "everpin"}
     assert OURS["everpin"]["environment"] == OURS["worker"]["environment"]
     assert OURS["everpin"]["profiles"] == ["tools"]
+
+
+def test_the_api_sees_what_the_worker_sees_and_keeps_its_keys() -> None:
+    api, worker = OURS["api"], OURS["worker"]
+    own = {name: value for name, value in api["environment"].items() if name not in worker["environment"]}
+    assert own == {"EVERPIN_HOST": "0.0.0.0", "EVERPIN_PORT": 8600}
+    assert api["environment"] == worker["environment"] | own
+    assert api["command"] == ["serve"]
+    assert api["ports"] == ["127.0.0.1:8600:8600"]
+    assert api["volumes"] == ["api-state:/state"]
+    python, flag, code = api["healthcheck"]["test"][1:]
+    assert (python, flag) == ("python", "-c")
+    compile(code, "healthcheck", "exec")
+    assert all(part in code for part in ("8600", "/livez", "timeout"))
 
 
 def test_services_that_are_spoken_to_are_started_and_healthy_first() -> None:
