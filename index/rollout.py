@@ -1,85 +1,114 @@
-"""The live alias: which model's collection answers now. Moved in one step, on the server as in the embedded index's folder."""
+"""The live alias: which model's collection the read side serves. Moving it is the cut-over, moving it back the roll-back.
+
+On a Qdrant server the alias is the server's own. The embedded engine has none, so there it is a file beside the collections, replaced whole.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-
-import httpx
-from qdrant_client import QdrantClient, models
-from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
+from typing import TYPE_CHECKING
 
 from index.points import collection_name
 from pins.errors import ArtifactError, Unavailable
 
+if TYPE_CHECKING:
+    from qdrant_client import QdrantClient
+
 ALIAS = "pins"
 FILE = "aliases.json"
+_PREFIX = collection_name("")
 
 
 class EdgeAlias:
-    """The alias of an embedded index: `aliases.json` beside the collections' folders. Any process may read it."""
+    """The alias of the embedded index: `aliases.json` in the folder of the collections. Any process may read and move it."""
 
     def __init__(self, root: Path) -> None:
-        self._root, self._path = root, root / FILE
+        self._root, self._file = root, root / FILE
 
     def live(self) -> str | None:
         """The model id that the alias names; None when nobody set it. Raises Unavailable, ArtifactError."""
         try:
-            named = json.loads(self._path.read_bytes())
+            stored = json.loads(self._file.read_bytes())
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise Unavailable(f"{self._path} cannot be read: {error.strerror}") from error
+            raise Unavailable(f"{self._file} cannot be read: {error}") from error
         except ValueError as error:
-            raise ArtifactError(f"{self._path} is damaged ({error}); delete it, and EVERPIN_MODEL is live until the alias is set again") from error
-        if not isinstance(named, dict) or not isinstance(named.get(ALIAS), str):
-            raise ArtifactError(f"{self._path} names no model for {ALIAS!r}; delete it, and EVERPIN_MODEL is live until the alias is set again")
-        return str(named[ALIAS])
+            raise self._damaged() from error
+        if not isinstance(stored, dict) or not isinstance(name := stored.get(ALIAS), str):
+            raise self._damaged()
+        return _model_id(name)
 
     def point(self, model_id: str) -> None:
-        """Move the alias, durably. Raises ArtifactError for a model without a collection here, Unavailable."""
-        if not (self._root / collection_name(model_id)).is_dir():
-            raise ArtifactError(f"there is no collection {collection_name(model_id)} in {self._root}; run a worker with that model first")
-        fresh = self._path.with_name(f"{FILE}.{os.getpid()}")
+        """Name this model the live one. Durable when it returns. Raises ArtifactError when it has no collection, and Unavailable."""
+        name = collection_name(model_id)
+        if not (self._root / name / "segments").is_dir():
+            raise _no_collection(name, model_id, str(self._root))
+        fresh = self._file.with_name(f"{FILE}.{os.getpid()}")
         try:
-            with fresh.open("w", encoding="utf-8") as file:
-                json.dump({ALIAS: model_id}, file)
+            with fresh.open("w") as file:
+                json.dump({ALIAS: name}, file)
                 file.flush()
                 os.fsync(file.fileno())
-            fresh.replace(self._path)
+            fresh.replace(self._file)
             folder = os.open(self._root, os.O_RDONLY)
             try:
                 os.fsync(folder)
             finally:
                 os.close(folder)
         except OSError as error:
-            raise Unavailable(f"{self._path} cannot be written: {error.strerror}; the alias stays where it was") from error
+            fresh.unlink(missing_ok=True)
+            raise Unavailable(f"{self._file} cannot be written: {error}; the alias is where it was") from error
+
+    def _damaged(self) -> ArtifactError:
+        return ArtifactError(f'{self._file} is damaged; delete it (the model of EVERPIN_MODEL is served then), or write {{"{ALIAS}": "{_PREFIX}MODEL_ID"}}')
 
 
 class QdrantAlias:
-    """The alias of a Qdrant server."""
+    """The alias of a Qdrant server, moved by one request."""
 
     def __init__(self, client: QdrantClient) -> None:
         self._client = client
 
     def live(self) -> str | None:
-        """The model id that the alias names; None when nobody set it. Raises Unavailable."""
-        try:
-            aliases = self._client.get_aliases().aliases
-        except (UnexpectedResponse, ResponseHandlingException, ApiException, httpx.HTTPError, OSError) as error:
-            raise Unavailable(f"Qdrant does not tell its aliases: {error}; check QDRANT_URL and the server") from error
-        prefix = collection_name("")
-        return next((alias.collection_name.removeprefix(prefix) for alias in aliases if alias.alias_name == ALIAS), None)
+        """As `EdgeAlias.live`."""
+        with _translated():
+            found = [alias.collection_name for alias in self._client.get_aliases().aliases if alias.alias_name == ALIAS]
+        return _model_id(found[0]) if found else None
 
     def point(self, model_id: str) -> None:
-        """Move the alias in one request. Raises ArtifactError for a model without a collection there, Unavailable."""
+        """As `EdgeAlias.point`."""
+        from qdrant_client import models  # noqa: PLC0415  slow to import; the embedded index does not need it
+
         name = collection_name(model_id)
-        create = models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=name, alias_name=ALIAS))
-        delete = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=ALIAS))
-        try:
+        taken = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=ALIAS))
+        given = models.CreateAliasOperation(create_alias=models.CreateAlias(alias_name=ALIAS, collection_name=name))
+        with _translated():
             if not self._client.collection_exists(name):
-                raise ArtifactError(f"there is no collection {name} on the server; run a worker with that model first")
-            self._client.update_collection_aliases([delete, create] if self.live() else [create])
-        except (UnexpectedResponse, ResponseHandlingException, ApiException, httpx.HTTPError, OSError) as error:
-            raise Unavailable(f"Qdrant did not move the alias: {error}; it stays where it was") from error
+                raise _no_collection(name, model_id, "the server")
+            there = any(alias.alias_name == ALIAS for alias in self._client.get_aliases().aliases)
+            self._client.update_collection_aliases(change_aliases_operations=[taken, given] if there else [given])
+
+
+def _model_id(name: str) -> str:
+    if not name.startswith(_PREFIX) or name == _PREFIX:
+        raise ArtifactError(f"the alias {ALIAS!r} names {name!r}, which is no collection of Everpin; it must be {_PREFIX}MODEL_ID: move it again")
+    return name.removeprefix(_PREFIX)
+
+
+def _no_collection(name: str, model_id: str, where: str) -> ArtifactError:
+    return ArtifactError(f"{where} has no collection {name}; start a worker of {model_id} and fill its collection before the alias is moved to it")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    from qdrant_client.http.exceptions import ApiException  # noqa: PLC0415  as above
+
+    try:
+        yield
+    except (ApiException, OSError) as error:
+        raise Unavailable(f"Qdrant does not answer about its alias {ALIAS!r}: {error}; check QDRANT_URL and the server") from error

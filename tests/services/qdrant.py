@@ -34,6 +34,14 @@ def front(engine: QdrantClient) -> FastAPI:
     def ok(result: Any) -> dict[str, Any]:
         return {"result": result, "status": "ok", "time": 0.0}
 
+    @app.get("/aliases")
+    def aliases() -> dict[str, Any]:
+        return ok(engine.get_aliases().model_dump(mode="json"))
+
+    @app.post("/collections/aliases")
+    def change_aliases(body: models.ChangeAliasesOperation) -> dict[str, Any]:
+        return ok(engine.update_collection_aliases(body.actions))
+
     @app.get("/collections/{name}/exists")
     def exists(name: str) -> dict[str, Any]:
         return ok({"exists": engine.collection_exists(name)})

@@ -1,0 +1,175 @@
+"""Searches of an index that another process owns: what travels, the connections that are kept, and what the owner holds in memory."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from index.bodies import Bodies, Body
+from index.connections import Connections
+from index.edge import EdgePinIndex
+from index.loopback import LoopbackPinIndex, routes
+from index.wire import pack_answers, pack_asks, unpack_answers, unpack_asks
+from pins.errors import Unavailable
+from pins.lexical import terms_of_query
+from pins.ports import Ask, Hit, Terms, Where
+from tests.contract.records import DIMENSION, MODEL, put, vector
+from tests.serving import serving
+
+WHERES = st.builds(Where, lang=st.none() | st.text(max_size=3), created_since_us=st.none() | st.integers(0, 2**53), without=st.frozensets(st.text(max_size=3)))
+TERMS = st.dictionaries(st.integers(0, 2**32 - 1), st.floats(0.1, 2.2), max_size=4).map(lambda held: Terms(tuple(sorted(held)), tuple(held.values())))
+
+
+@given(st.lists(st.tuples(st.integers(1, 100), st.integers(0, 99) | TERMS, WHERES), max_size=4))
+def test_searches_travel_whole(drawn: list[tuple[int, int | Terms, Where]]) -> None:
+    asks = [Ask(limit, terms=by, where=where) if isinstance(by, Terms) else Ask(limit, vector(by), where=where) for limit, by, where in drawn]
+    arrived = unpack_asks(pack_asks(asks))
+    assert [(ask.limit, ask.terms, ask.where) for ask in arrived] == [(ask.limit, ask.terms, ask.where) for ask in asks]
+    for one, other in zip(arrived, asks, strict=True):
+        assert (one.vector is None) == (other.vector is None)
+        assert one.vector is None or np.array_equal(one.vector, other.vector)
+
+
+HITS = st.builds(
+    Hit,
+    st.text(st.characters(codec="utf-8"), min_size=1, max_size=2),
+    st.floats(-1, 1),
+    st.dictionaries(st.text(max_size=3), st.text() | st.integers()),
+    st.integers(0, 2**53),
+    st.none(),
+    st.text(max_size=3),
+)
+
+
+@given(st.lists(st.lists(HITS, max_size=4, unique_by=lambda hit: hit.pin_id), max_size=3), st.data())
+def test_answers_travel_whole_and_each_pin_once(answers: list[list[Hit]], data: st.DataObject) -> None:
+    pins = {hit.pin_id: hit for answer in answers for hit in answer}
+    vectors = {pin_id: data.draw(st.none() | st.integers(0, 9).map(vector)) for pin_id in pins}
+    sent = [[replace(pins[hit.pin_id], score=hit.score, vector=vectors[hit.pin_id]) for hit in answer] for answer in answers]
+    packed = pack_answers(sent)
+    arrived = unpack_answers(packed)
+    plain = [[(hit.pin_id, hit.score, hit.fields, hit.v, hit.refused) for hit in answer] for answer in sent]
+    assert [[(hit.pin_id, hit.score, hit.fields, hit.v, hit.refused) for hit in answer] for answer in arrived] == plain
+    for answer, expected in zip(arrived, sent, strict=True):
+        for hit, wanted in zip(answer, expected, strict=True):
+            assert (hit.vector is None) == (wanted.vector is None)
+            assert hit.vector is None or np.array_equal(hit.vector, wanted.vector)
+    assert len(packed.partition(b"\n")[2]) == 4 * DIMENSION * sum(held is not None for held in vectors.values())
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[tuple[EdgePinIndex, str]]:
+    owner = EdgePinIndex(folder, MODEL, DIMENSION)
+    put(owner, "p", seed=1, text="a red chair")
+    put(owner, "q", seed=2, text="a blue chair")
+    with serving(routes(owner)) as url:
+        yield owner, url
+    owner.close()
+
+
+def test_readers_share_kept_connections_and_each_gets_its_own_answer(tmp_path: Path) -> None:
+    with owned(tmp_path) as (_, url):
+        remote = LoopbackPinIndex(httpx.Client(base_url=url, timeout=30), MODEL)
+
+        def ask(n: int) -> bool:
+            dense, words = remote.ask([Ask(1, vector(1 + n % 2)), Ask(5, terms=terms_of_query(["red", "blue"][n % 2]))])
+            return [hit.pin_id for hit in (*dense, *words)] == ["pq"[n % 2]] * 2
+
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(ask, range(200)))
+        assert 1 <= len(remote._connections._idle) <= 4
+        remote.close()
+
+
+def test_a_connection_that_the_owner_closed_meanwhile_costs_nothing(tmp_path: Path) -> None:
+    with owned(tmp_path) as (_, url):
+        remote = LoopbackPinIndex(httpx.Client(base_url=url, timeout=30), MODEL)
+        assert remote.search(vector(1), 1)[0].pin_id == "p"
+        for kept in remote._connections._idle:
+            kept.sock.shutdown(socket.SHUT_RDWR)
+        assert remote.search(vector(2), 1)[0].pin_id == "q"
+    with pytest.raises(Unavailable, match=r"does not answer a search.*everpin status"):
+        remote.search(vector(2), 1)
+    remote.close()
+
+
+def test_an_owner_that_takes_too_long_is_not_asked_twice() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        connections = Connections(httpx.URL(f"http://127.0.0.1:{silent.getsockname()[1]}"), 0.2)
+        with pytest.raises(Unavailable, match="timed out"):
+            connections.post("/index/ask", b"")
+        silent.settimeout(0.05)
+        silent.accept()[0].close()
+        with pytest.raises(TimeoutError):
+            silent.accept()
+
+
+def test_what_the_owner_refuses_or_cannot_do_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with owned(tmp_path) as (owner, url), httpx.Client(base_url=url, timeout=30) as client:
+        for body in (b"", b"{", b"[3]\n", b"[[5,8,null]]\nabc", b'[[5,[[1],[1]],{"colour":"red"}]]\n', b"[[5,8,null]]\n"):
+            answer = client.post("/index/ask", content=body)
+            assert answer.status_code in (400, 503), body
+        remote = LoopbackPinIndex(client, MODEL)
+        monkeypatch.setattr(owner, "ask", lambda asks: (_ for _ in ()).throw(Unavailable("the disk is gone")))
+        with pytest.raises(Unavailable, match="the disk is gone"):
+            remote.search(vector(1), 1)
+        remote.close()
+
+
+def test_bodies_are_read_once_held_up_to_a_limit_and_forgotten_when_written() -> None:
+    bodies, asked = Bodies(held=3), []
+
+    def read(ids: list[UUID]) -> dict[UUID, Body]:
+        asked.extend(ids)
+        return {one: ({"n": one.int}, None) for one in ids}
+
+    ids = [UUID(int=n) for n in range(5)]
+    assert bodies.of(ids[:3], read) == {one: ({"n": one.int}, None) for one in ids[:3]}
+    assert bodies.of([ids[0]], read).keys() == {ids[0]}
+    assert asked == ids[:3]
+    assert bodies.of([ids[3]], read).keys() == {ids[3]}
+    assert bodies.of([ids[0], ids[2], ids[3]], read).keys() == {ids[0], ids[2], ids[3]}
+    assert asked == ids[:4]
+    assert bodies.of([ids[1]], read).keys() == {ids[1]}
+    bodies.forget([ids[1], ids[4]])
+    bodies.of([ids[1]], read)
+    assert asked == [*ids[:4], ids[1], ids[1]]
+    assert bodies.of(ids, read).keys() == set(ids)
+
+
+def test_answers_are_of_one_version_of_a_pin_while_it_is_written(tmp_path: Path) -> None:
+    owner = EdgePinIndex(tmp_path, MODEL, DIMENSION)
+    put(owner, "p", 1, seed=1, text="word", fields={"n": 1})
+    stop = threading.Event()
+
+    def write() -> None:
+        v = 1
+        while not stop.is_set():
+            assert put(owner, "p", v + 1, expected=v, seed=v + 1, text="word", fields={"n": v + 1}) == {"p"}
+            v += 1
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        last = 0
+        while last < 50:
+            assert not writing.done(), writing.exception()
+            (hit,) = owner.ask([Ask(1, terms=terms_of_query("word"))])[0]
+            assert hit.fields == {"n": hit.v}
+            np.testing.assert_allclose(hit.vector, vector(hit.v), atol=1e-6)
+            assert hit.v >= last
+            last = hit.v
+        stop.set()
+        writing.result(20)
+    owner.close()
