@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -350,3 +353,12 @@ def test_the_clients_own_slowness_is_no_time_in_line() -> None:
 def test_a_failure_gives_its_place_back() -> None:
     app = guarded(broken, replace(SMALL, in_flight=1))
     assert [call(app).status_code for _ in range(3)] == [500, 500, 500]
+
+
+def test_every_limit_is_told_with_its_value() -> None:
+    section = (Path(__file__).parents[2] / "docs/surfaces.md").read_text().partition("\n## Limits\n")[2].partition("\n## ")[0]
+    told = re.findall(r"^\| (`\w+`.*?) \| (.*?) \|", section, re.MULTILINE)
+    named = {name: value for names, values in told for name, value in zip_longest(re.findall(r"`([a-z_]+)`", names), values.split(", "), fillvalue=values)}
+    scales = {"KiB": 1 << 10, "MiB": 1 << 20, "ms": 1, "s": 1}
+    said = {name: float(number) * scales.get(unit, 1) for name, value in named.items() for number, _, unit in [value.partition(" ")]}
+    assert said == {name: value for name, value in asdict(Limits()).items() if name != "retry_after_s"}
