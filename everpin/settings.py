@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     http_port: int = Field(0, ge=0, le=65535, description="Port of the worker's health and index routes. 0: any free one.")
     host: str = Field("127.0.0.1", description="Address of the API and the web page. Any but a loopback address needs API keys (`everpin keys add`).")
     port: int = Field(8600, ge=0, le=65535, description="Port of the API and the web page. 0: any free one.")
-    max_in_flight: int = Field(64, ge=1, description="Requests the API works on at once; more are answered 503 with Retry-After at once.")
+    max_in_flight: int = Field(32, ge=1, description="Requests the API works on at once; more are answered 503 with Retry-After at once.")
     cors_origins: str = Field("", description="Origins, separated by commas, whose pages may call the API from a browser. Empty: none but its own page.")
     log_level: str = Field("info", pattern="^(debug|info|warn|error)$", description="debug, info, warn or error.")
 

@@ -12,12 +12,12 @@ import logging
 import os
 import socket
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import uvicorn
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import Depends, FastAPI
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
@@ -48,6 +48,8 @@ from surfaces.schemas import Problem
 log = logging.getLogger("everpin.surfaces")
 WEB = Path(__file__).parent / "web"
 CANNOT_START = 2
+THREADS = 8
+"""Requests that are worked on side by side. The index and the encoder let others run while they work; more threads than this only wait."""
 DESCRIPTION = """Search, related pins and home feed over embeddings that are kept true to their pins.
 
 Every answer is of one model, and says which. Errors are problem documents (RFC 9457). A key travels as `Authorization: Bearer KEY`."""
@@ -75,7 +77,7 @@ GONE = {410: {"model": Problem, "description": "The cursor's model is gone", "co
 
 def build_app(surface: Surface, access: Access) -> FastAPI:
     """The API and the page over these parts, without the guards around it (`guarded`)."""
-    app = FastAPI(title="Everpin", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None)
+    app = FastAPI(title="Everpin", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None, lifespan=_few_threads)
     app.state.surface, app.state.access = surface, access
     handle_problems(app)
     for routes, scope, more in (
@@ -94,7 +96,15 @@ def build_app(surface: Surface, access: Access) -> FastAPI:
     async def page() -> FileResponse:
         return FileResponse(WEB / "index.html")
 
+    app.openapi()  # made once, here: the first who asks for it must not hold up the others
     return app
+
+
+@asynccontextmanager
+async def _few_threads(app: FastAPI) -> AsyncIterator[None]:
+    """Work on few requests at once: threads beyond the cores only take the interpreter's lock from one another."""
+    current_default_thread_limiter().total_tokens = THREADS
+    yield
 
 
 @contextmanager
@@ -122,19 +132,19 @@ def serve(config: Settings) -> None:
     with surface_parts(config) as surface, _listening(config.host, config.port) as sock:
         surface.live.start()
         surface.cosaves.start()
-        threading.Thread(target=_warm, args=(surface,), name="everpin-warm-up", daemon=True).start()
+        _warm(surface)
         url = f"http://{config.host}:{sock.getsockname()[1]}"
         hosts = None if keys.any() else LOOPBACK_HOSTS
         inner = Timed(build_app(surface, Access(keys, RateLimiter(), surface.metrics)), surface.metrics)
         app = guarded(inner, limits, _origins(config), hosts, images=("https:",), shed=lambda reason: surface.metrics.shed.labels(reason).inc())
         _announce(config.home, url)
         log.info("serving %s: model %s, keys %s", url, surface.live.now.model_id, "asked for" if keys.any() else "off (loopback only)")
-        options = server_options(limits) | {"lifespan": "off", "log_level": "warning", "timeout_graceful_shutdown": 10}
+        options = server_options(limits) | {"lifespan": "on", "log_level": "warning", "timeout_graceful_shutdown": 10}
         uvicorn.Server(uvicorn.Config(app, **options)).run([sock])
 
 
 def _warm(surface: Surface) -> None:
-    """Open the feature store before the first home feed asks for it: that takes seconds."""
+    """Open the feature store before anybody asks for a home feed: that takes seconds. Without it everything else is served."""
     try:
         surface.people.open()
     except Unavailable as error:
