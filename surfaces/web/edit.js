@@ -33,7 +33,7 @@ export class Editor {
     const edit = el("button", { class: "button is-quiet edit", type: "button", on: { click: () => this.#write() } }, "Edit title");
     const heading = el("h2", { id: "panel-title", lang: this.#pin.lang || null }, titleOf(this.#pin));
     this.element.replaceChildren(el("div", { class: "title-row" }, heading, edit), this.trail);
-    if (focus) edit.focus();
+    if (focus) edit.focus({ preventScroll: true });
   }
 
   #write() {
@@ -111,6 +111,7 @@ export class Editor {
     this.trail.hidden = false;
     this.trail.replaceChildren(el("ol", {}, steps), el("p", { class: "outcome" }, "The edit is on its way."));
     steps[0].classList.add("is-now");
+    this.trail.scrollIntoView({ block: "nearest" });
   }
 
   #step(name, ms) {

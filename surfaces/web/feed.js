@@ -8,7 +8,7 @@ import { facts } from "./facts.js";
 import { Masonry } from "./masonry.js";
 import { busy, empty, problemNotice, skeleton } from "./notices.js";
 import { go } from "./router.js";
-import { milliseconds, percent, plural } from "./words.js";
+import { capital, milliseconds, percent, plural } from "./words.js";
 
 const PAGE = 24;
 const MOST = 100;
@@ -174,7 +174,7 @@ export class FeedView {
   }
 
   #why({ why, interest }) {
-    return el("span", { class: "why", "data-interest": interest ?? "" }, why);
+    return el("span", { class: "why", "data-interest": interest ?? "" }, capital(why));
   }
 
   #notice(content) {

@@ -5,6 +5,7 @@ import { plural } from "./words.js";
 
 const MARK_MS = 9000;
 const MARKED_SHIFT = 2;
+const BAR_PX = 100; // about what the bar at the top takes
 
 export class Masonry {
   #list;
@@ -45,6 +46,7 @@ export class Masonry {
     this.layout();
     this.#clearMarks();
     if (mark) this.#mark(before, edited);
+    if (edited) this.reveal(edited);
     return { came: this.#order.filter((id) => !before.includes(id)), went: before.filter((id) => !wanted.has(id)) };
   }
 
@@ -60,6 +62,14 @@ export class Masonry {
 
   node(pinId) {
     return this.#cards.get(pinId)?.node;
+  }
+
+  /** Scroll so far that a card's place is in sight; it may still be moving there. */
+  reveal(pinId) {
+    const card = this.#cards.get(pinId);
+    if (!card) return;
+    const top = this.#list.getBoundingClientRect().top + card.top;
+    if (top < BAR_PX || top > innerHeight - BAR_PX) scrollBy({ top: top - 2 * BAR_PX, behavior: stillness() ? "auto" : "smooth" });
   }
 
   #place(item, i) {
@@ -106,7 +116,9 @@ export class Masonry {
       const words = moveWords(was, shift, id === edited);
       if (!words) continue;
       const { node } = this.#cards.get(id);
-      node.classList.add("is-marked", ...(id === edited ? ["is-edited"] : []));
+      node.classList.add("is-marked");
+      node.classList.toggle("is-new", was < 0);
+      node.classList.toggle("is-edited", id === edited);
       node.querySelector(".art").append(el("span", { class: "card-move" }, words));
     }
     this.#fade = setTimeout(() => this.#clearMarks(), MARK_MS);
@@ -115,7 +127,7 @@ export class Masonry {
   #clearMarks() {
     clearTimeout(this.#fade);
     for (const { node } of this.#cards.values()) {
-      node.classList.remove("is-marked", "is-edited");
+      node.classList.remove("is-marked", "is-new", "is-edited");
       node.querySelector(".card-move")?.remove();
     }
   }

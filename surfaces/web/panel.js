@@ -8,7 +8,7 @@ import { el, find, say } from "./dom.js";
 import { factList } from "./facts.js";
 import { problemNotice } from "./notices.js";
 import { go, state } from "./router.js";
-import { ago, dateTime, languageName, percent, plural, titleOf } from "./words.js";
+import { ago, capital, dateTime, languageName, percent, plural, titleOf } from "./words.js";
 
 const RELATED = 8;
 const SHEET = matchMedia("(max-width: 1099px)"); // narrower than this the panel covers the page, and is modal
@@ -89,7 +89,7 @@ export class Panel {
     const { pin } = answer;
     this.editor = new Editor(answer, {
       onEmbedded: (fresh) => this.#redraw(fresh),
-      onSearchable: () => this.onChanged(pin.pin_id),
+      onSearchable: () => this.#listed(pin.pin_id),
     });
     this.saving = el("button", { class: "button", type: "button", on: { click: (event) => this.onSave(pin, event.currentTarget) } }, "Save");
     this.#body.replaceChildren(
@@ -103,6 +103,13 @@ export class Panel {
     );
     this.#redraw(answer);
     say(titleOf(pin));
+  }
+
+  /** Ask the list again, and say of the pin what the list now says; gives the list's changes. */
+  async #listed(pinId) {
+    const changes = await this.onChanged(pinId);
+    if (pinId === this.#pinId) this.#drawMatch(pinId);
+    return changes;
   }
 
   /** What an update changes: the story, the match, and what the model read. */
@@ -155,7 +162,7 @@ export class Panel {
     try {
       const answer = await api.related(pinId, { limit: RELATED, cursor }, signal);
       find(".related .button", this.#body)?.remove();
-      rows.append(...answer.results.map((item) => row(item, item.why)));
+      rows.append(...answer.results.map((item) => row(item, capital(item.why))));
       if (answer.cursor) {
         const more = () => this.#loadRelated(pinId, signal, answer.cursor);
         rows.after(el("button", { class: "button", type: "button", on: { click: more } }, "More like this"));

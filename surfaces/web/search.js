@@ -72,8 +72,10 @@ export class SearchView {
     this.#asking?.abort();
     const asking = (this.#asking = new AbortController());
     const first = this.masonry.size === 0;
-    if (first) this.#notice(skeleton());
-    this.#drawTitle(this.#shown.q);
+    if (first) {
+      this.#notice(skeleton());
+      this.#drawTitle(this.#shown.q);
+    }
     busy(true);
     this.#root.setAttribute("aria-busy", "true");
     try {
@@ -88,6 +90,7 @@ export class SearchView {
     } catch (problem) {
       if (problem.name === "AbortError") return;
       this.masonry.render([]);
+      this.#drawTitle(this.#shown.q);
       this.#notice(problemNotice(problem, () => this.#load()));
     } finally {
       if (asking === this.#asking) {

@@ -27,7 +27,7 @@ def test_switching_the_user_switches_the_interests(visit: Visit) -> None:
 
 def test_each_pin_says_why_and_an_interest_can_be_looked_at_alone(visit: Visit) -> None:
     page = visit("#/feed?user=user-01")
-    expect(page.locator("#view-feed .why").first).to_contain_text("like ")
+    expect(page.locator("#view-feed .why").first).to_contain_text("Like ")
     page.locator(".interest").first.click()
     expect(page.locator(".interest").first).to_have_attribute("aria-pressed", "true")
     dim, bright = page.locator("#view-feed .card.is-dim").count(), page.locator("#view-feed .card:not(.is-dim)").count()

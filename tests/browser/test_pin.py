@@ -57,6 +57,7 @@ def test_an_edit_is_watched_to_the_result_and_the_list_shows_what_moved(visit: V
     expect(page.locator("#panel .outcome")).to_have_text("It went from place 8 to 1.")
     assert all(re.fullmatch(r"[\d.]+ m?s", words) for words in page.locator("#panel .step-time").all_inner_texts())
     expect(page.locator("#panel .age-words")).to_contain_text("because its text changed in meaning")
+    expect(page.locator("#panel .match .badge")).to_contain_text("Highly relevant")
     first = page.locator("#view-search .card").first
     assert first.get_attribute("data-pin") == pin_id
     expect(first).to_contain_text("Balcony herb garden")
