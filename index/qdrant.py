@@ -141,7 +141,7 @@ class QdrantPinIndex:
                 return  # another process added it first
             raise ArtifactError(
                 f"collection {self._name} was made by an earlier release and has no terms for word search, and this server cannot add them ({error}); "
-                f"bring the server to 1.18 or later, or delete the collection and run `everpin reconcile`, which fills it anew"
+                f"bring the server to 1.18 or later, or delete the collection and run `everpin reconcile --fix`, which fills it anew"
             ) from error
 
     def _fill_terms(self) -> None:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
+
 from index.points import collection_name
 from pins.errors import ArtifactError, Unavailable
 
@@ -110,5 +112,5 @@ def _translated() -> Iterator[None]:
 
     try:
         yield
-    except (ApiException, OSError) as error:
+    except (ApiException, httpx.HTTPError, OSError) as error:
         raise Unavailable(f"Qdrant does not answer about its alias {ALIAS!r}: {error}; check QDRANT_URL and the server") from error

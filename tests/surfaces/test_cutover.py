@@ -106,7 +106,7 @@ def test_a_page_of_a_model_that_is_gone_is_refused(two: Running) -> None:
 
 
 def test_an_alias_that_cannot_be_followed_leaves_the_model_before_it(two: Running) -> None:
-    two.stores.home.joinpath("pins__no-such-model").mkdir()
+    two.stores.home.joinpath("pins__no-such-model", "segments").mkdir(parents=True)
     point(two, "no-such-model")
     two.surface.live.refresh()
     assert two.client.post("/v1/search", json={"query": QUERIES[0]}).json()["model_id"] == "everpin-l6-v1"
