@@ -1,29 +1,28 @@
 """Reading an embedded index that another process owns: that process's routes, and the client that uses them.
 
 The embedded engine has one owner. Everybody else on this machine reads through it over loopback HTTP; writes go through
-events, as everywhere. The sweep of old tombstones is the one order it takes: only an owner can rewrite its folder. Searches travel as
-`index.wire` has it; elsewhere a vector is base64 of little-endian float32.
+events, as everywhere. The sweep of old tombstones is the one order it takes: only an owner can rewrite its folder. What is asked often
+travels as `index.wire` has it.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
-import numpy as np
+import orjson
 from fastapi import APIRouter, Body, Request, Response
-from fastapi.concurrency import run_in_threadpool
 
 from index.connections import Connections
 from index.points import pages
-from index.wire import pack_answers, pack_asks, unpack_answers, unpack_asks
+from index.wire import pack_answers, pack_asks, pack_records, pack_vectors, unpack_answers, unpack_asks, unpack_records, unpack_vectors
 from pins.changes import IndexedPin
 from pins.errors import ArtifactError, Unavailable
 from pins.ports import Ask, Hit, PinIndex, PointWrite, Vector, Where
 
+T = TypeVar("T")
 SWEEP_TIMEOUT_S = 1800.0
 """A sweep rewrites the owner's whole folder, some 4,000 points a second, before it answers."""
 SEARCH_TIMEOUT_S = 30.0
@@ -38,14 +37,6 @@ def routes(index: PinIndex) -> APIRouter:
     def counts() -> dict[str, Any]:
         return {"model_id": index.model_id, "counts": dict(index.counts())}
 
-    @router.post("/known")
-    def known(pin_ids: list[str] = Body(embed=True)) -> dict[str, Any]:
-        return {pin_id: asdict(pin) for pin_id, pin in index.known(pin_ids).items()}
-
-    @router.post("/vectors")
-    def vectors(pin_ids: list[str] = Body(embed=True)) -> dict[str, str]:
-        return {pin_id: _pack(vector) for pin_id, vector in index.vectors(pin_ids).items()}
-
     @router.get("/scan")
     def scan(cursor: str, limit: int) -> dict[str, Any]:
         records, following = index.page(cursor, limit)
@@ -55,25 +46,34 @@ def routes(index: PinIndex) -> APIRouter:
     def sweep(before_v: int = Body(embed=True)) -> dict[str, int]:
         return dict(index.sweep(before_v))
 
-    router.add_route("/index/ask", _asked(index), methods=["POST"])
+    for path, act in (
+        ("/index/ask", lambda body: pack_answers(index.ask(unpack_asks(body)))),
+        ("/index/known", lambda body: pack_records(index.known(_ids(body)))),
+        ("/index/vectors", lambda body: pack_vectors(index.vectors(_ids(body)))),
+    ):
+        router.add_route(path, _raw(act), methods=["POST"])
     return router
 
 
-def _asked(index: PinIndex) -> Callable[[Request], Awaitable[Response]]:
-    """The route of searches: bytes in, bytes out, without the framework's models, because it is asked hundreds of times a second."""
+def _ids(body: bytes) -> list[str]:
+    wanted = orjson.loads(body)["pin_ids"]
+    if not (isinstance(wanted, list) and all(isinstance(pin_id, str) for pin_id in wanted)):
+        raise TypeError("pin_ids is a list of strings")
+    return wanted
 
-    def answer(body: bytes) -> bytes:
-        return pack_answers(index.ask(unpack_asks(body)))
 
-    async def ask(request: Request) -> Response:
+def _raw(act: Callable[[bytes], bytes]) -> Callable[[Request], Awaitable[Response]]:
+    """A route of bytes in, bytes out, without the framework's models, because it is asked hundreds of times a second."""
+
+    async def answered(request: Request) -> Response:
         try:
-            return Response(await run_in_threadpool(answer, await request.body()), media_type="application/octet-stream")
+            return Response(act(await request.body()), media_type="application/octet-stream")  # the engine lets no other thread run anyway
         except Unavailable as error:
             return Response(str(error), status_code=503)
         except (ValueError, TypeError, KeyError) as error:
-            return Response(f"these are no searches: {error}", status_code=400)
+            return Response(f"this cannot be read: {error}", status_code=400)
 
-    return ask
+    return answered
 
 
 class LoopbackPinIndex:
@@ -87,7 +87,7 @@ class LoopbackPinIndex:
             raise ArtifactError(f"the process that owns the index runs model {owned}, this command {model_id}; set EVERPIN_MODEL alike for both")
 
     def known(self, pin_ids: Sequence[str]) -> Mapping[str, IndexedPin]:
-        return {pin_id: IndexedPin(**body) for pin_id, body in self._post("/index/known", pin_ids=list(pin_ids)).items()}
+        return self._exchanged("/index/known", orjson.dumps({"pin_ids": list(pin_ids)}), unpack_records)
 
     def write(self, points: Sequence[PointWrite]) -> set[str]:
         raise Unavailable(f"only the owner of the index writes to it ({len(points)} points refused); send an event instead")
@@ -96,14 +96,10 @@ class LoopbackPinIndex:
         return self.ask([Ask(limit, vector, where=where)])[0]
 
     def ask(self, asks: Sequence[Ask]) -> Sequence[Sequence[Hit]]:
-        packed = pack_asks(asks)
-        try:
-            return unpack_answers(self._connections.post("/index/ask", packed))
-        except (Unavailable, ValueError, TypeError, KeyError) as error:
-            raise Unavailable(f"the process that owns the index does not answer a search: {error}; see `everpin status`") from error
+        return self._exchanged("/index/ask", pack_asks(asks), unpack_answers)
 
     def vectors(self, pin_ids: Sequence[str]) -> Mapping[str, Vector]:
-        return {pin_id: _unpack(packed) for pin_id, packed in self._post("/index/vectors", pin_ids=list(pin_ids)).items()}
+        return self._exchanged("/index/vectors", orjson.dumps({"pin_ids": list(pin_ids)}), unpack_vectors)
 
     def page(self, cursor: str = "", limit: int = 1000) -> tuple[Sequence[IndexedPin], str]:
         body = self._get("/index/scan", cursor=cursor, limit=limit)
@@ -130,19 +126,14 @@ class LoopbackPinIndex:
     def _get(self, path: str, **params: Any) -> Any:
         return self._answer("GET", path, params=params)
 
-    def _post(self, path: str, **body: Any) -> Any:
-        return self._answer("POST", path, json=body)
+    def _exchanged(self, path: str, body: bytes, unpack: Callable[[bytes], T]) -> T:
+        try:
+            return unpack(self._connections.post(path, body))
+        except (Unavailable, ValueError, TypeError, KeyError) as error:
+            raise Unavailable(f"the process that owns the index does not answer {path}: {error}; see `everpin status`") from error
 
     def _answer(self, method: str, path: str, **arguments: Any) -> Any:
         try:
             return self._client.request(method, path, **arguments).raise_for_status().json()
         except (httpx.HTTPError, ValueError) as error:
             raise Unavailable(f"the process that owns the index does not answer: {error}; see `everpin status`") from error
-
-
-def _pack(vector: Vector) -> str:
-    return base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()
-
-
-def _unpack(packed: str) -> Vector:
-    return np.frombuffer(base64.b64decode(packed), "<f4").astype(np.float32)

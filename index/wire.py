@@ -6,17 +6,17 @@ searches of one request found travels once.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import orjson
 
 from index.points import goes_by
+from pins.changes import IndexedPin
 from pins.ports import Ask, Hit, Terms, Vector, Where
 
-_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
 NOWHERE = Where()
 
 
@@ -64,6 +64,31 @@ def unpack_answers(body: bytes) -> list[list[Hit]]:
     return [[Hit(pins[place][0], score, pins[place][1], pins[place][2], vectors[place], pins[place][3]) for place, score in answer] for answer in answers]
 
 
+def pack_vectors(vectors: Mapping[str, Vector]) -> bytes:
+    """Vectors by pin id as bytes."""
+    return _joined([[pin_id, len(vector)] for pin_id, vector in vectors.items()], list(vectors.values()))
+
+
+def unpack_vectors(body: bytes) -> dict[str, Vector]:
+    """What `pack_vectors` made bytes of; read-only views of one block. Raises ValueError or TypeError for anything else."""
+    lengths, numbers = _split(body)
+    found, start = {}, 0
+    for pin_id, length in lengths:
+        found[pin_id] = numbers[start : start + length]
+        start += length
+    return found
+
+
+def pack_records(records: Mapping[str, IndexedPin]) -> bytes:
+    """Records by pin id as one JSON object."""
+    return orjson.dumps(dict(records), default=dict)
+
+
+def unpack_records(body: bytes) -> dict[str, IndexedPin]:
+    """What `pack_records` made bytes of. Raises ValueError or TypeError for anything else."""
+    return {pin_id: IndexedPin(**record) for pin_id, record in orjson.loads(body).items()}
+
+
 def _where(where: Where) -> dict[str, Any] | None:
     return None if where == NOWHERE else asdict(where) | {"without": sorted(where.without)}
 
@@ -76,9 +101,9 @@ def _by(by: Vector | Terms, vectors: list[Vector]) -> Any:
 
 
 def _joined(line: Any, vectors: Sequence[Vector]) -> bytes:
-    return b"\n".join((_encode(line).encode(), b"".join(np.asarray(vector, "<f4").tobytes() for vector in vectors)))
+    return b"\n".join((orjson.dumps(line), b"".join(np.asarray(vector, "<f4").tobytes() for vector in vectors)))
 
 
 def _split(body: bytes) -> tuple[Any, Vector]:
     line, _, block = body.partition(b"\n")
-    return json.loads(line), np.frombuffer(block, "<f4")
+    return orjson.loads(line), np.frombuffer(block, "<f4")

@@ -33,7 +33,7 @@ import faust
 from everpin.http import Vitals, listening, worker_app
 from everpin.logs import configure_logging
 from everpin.owner import Owner, announce
-from everpin.parents import end_with_parent
+from everpin.parents import end_with_parent, share_the_interpreter
 from everpin.settings import Settings, settings
 from everpin.wiring import WorkerParts, now_us, require_broker, worker_group, worker_parts
 from pins.errors import EverpinError, Unavailable
@@ -278,6 +278,7 @@ def _main() -> None:
         config = settings()
         configure_logging(config.log_level)
         end_with_parent(sys.argv)
+        share_the_interpreter()
         broker = require_broker(config)
         with worker_parts(config) as parts:
             ensure_topics(broker, config.partitions, config.replication)

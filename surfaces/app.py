@@ -25,7 +25,7 @@ from fastapi.staticfiles import StaticFiles
 from everpin import __version__
 from everpin.keys import KeyRing, RateLimiter
 from everpin.logs import configure_logging
-from everpin.parents import end_with_parent
+from everpin.parents import end_with_parent, share_the_interpreter
 from everpin.serving import LiveModels, open_stores
 from everpin.settings import Settings, settings
 from everpin.system import CARD
@@ -186,6 +186,7 @@ def main() -> None:
         config = settings()
         configure_logging(config.log_level)
         end_with_parent(sys.argv)
+        share_the_interpreter()
         serve(config)
     except EverpinError as error:
         print(f"everpin serve: {error}", file=sys.stderr)

@@ -55,7 +55,7 @@ def pack(rest: Rest, asked: str) -> str | None:
     places = list(rest.places)
     while places:
         body = {"m": rest.model_id, "q": asked, "r": [[p.pin_id, round(p.score, 5), dict(p.stages)] for p in places], "x": rest.extra}
-        packed = base64.urlsafe_b64encode(zlib.compress(json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(), 6)).decode().rstrip("=")
+        packed = base64.urlsafe_b64encode(zlib.compress(json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(), 1)).decode().rstrip("=")
         if len(packed) <= MAX_CURSOR_CHARS:
             return packed
         places = places[: len(places) * 3 // 4]

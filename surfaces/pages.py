@@ -13,7 +13,7 @@ from surfaces.asked import Asked, Surface
 from surfaces.cursors import Place, Rest, unpack
 from surfaces.problems import Refused
 
-PAGES = 4
+PAGES = 3
 """Pages of the asked size that a ranking reaches for."""
 LEAST_DEPTH, MOST_DEPTH = 60, 300
 

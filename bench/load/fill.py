@@ -80,7 +80,7 @@ def histories(users: Sequence[str], pins: Sequence[str]) -> Iterator[FeatureRow]
 def queries(cxc: Path | None) -> list[str]:
     """The pool of repeated queries: those of the folder, else captions of sample pins cut to some words."""
     if cxc:
-        texts: list[str] = pq.read_table(cxc / "queries.parquet").column("text").to_pylist()
+        texts: list[str] = pq.read_table(cxc / "queries.parquet").column("query").to_pylist()
         return list(dict.fromkeys(text for text in texts if text and len(text) < 200))[:QUERIES]
     captions = [words for row in rows() if (words := (row.caption or row.title or "").split())]
     cut = [" ".join(words[start : start + 4]) for start in (0, 2) for words in captions if len(words) > start]

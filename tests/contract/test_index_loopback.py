@@ -100,7 +100,7 @@ def test_a_connection_that_the_owner_closed_meanwhile_costs_nothing(tmp_path: Pa
         for kept in remote._connections._idle:
             kept.sock.shutdown(socket.SHUT_RDWR)
         assert remote.search(vector(2), 1)[0].pin_id == "q"
-    with pytest.raises(Unavailable, match=r"does not answer a search.*everpin status"):
+    with pytest.raises(Unavailable, match=r"does not answer /index/ask.*everpin status"):
         remote.search(vector(2), 1)
     remote.close()
 
