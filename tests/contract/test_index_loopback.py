@@ -46,7 +46,7 @@ HITS = st.builds(
     Hit,
     st.text(st.characters(codec="utf-8"), min_size=1, max_size=2),
     st.floats(-1, 1),
-    st.dictionaries(st.text(max_size=3), st.text() | st.integers()),
+    st.dictionaries(st.text(max_size=3), st.text() | st.integers(-(2**63), 2**63 - 1)),
     st.integers(0, 2**53),
     st.none(),
     st.text(max_size=3),
