@@ -16,8 +16,20 @@ import orjson
 from fastapi import APIRouter, Body, Request, Response
 
 from index.connections import Connections
+from index.held import Held
 from index.points import pages
-from index.wire import pack_answers, pack_asks, pack_records, pack_vectors, unpack_answers, unpack_asks, unpack_records, unpack_vectors
+from index.wire import (
+    pack_answers,
+    pack_asks,
+    pack_briefs,
+    pack_records,
+    pack_vectors,
+    unpack_answers,
+    unpack_asks,
+    unpack_briefs,
+    unpack_records,
+    unpack_vectors,
+)
 from pins.changes import IndexedPin
 from pins.errors import ArtifactError, Unavailable
 from pins.ports import Ask, Hit, PinIndex, PointWrite, Vector, Where
@@ -47,12 +59,19 @@ def routes(index: PinIndex) -> APIRouter:
         return dict(index.sweep(before_v))
 
     for path, act in (
-        ("/index/ask", lambda body: pack_answers(index.ask(unpack_asks(body)))),
+        ("/index/ask", lambda body: pack_briefs(index.ask(unpack_asks(body)))),
+        ("/index/bodies", lambda body: pack_answers([_bodies(index, _ids(body))])),
         ("/index/known", lambda body: pack_records(index.known(_ids(body)))),
         ("/index/vectors", lambda body: pack_vectors(index.vectors(_ids(body)))),
     ):
         router.add_route(path, _raw(act), methods=["POST"])
     return router
+
+
+def _bodies(index: PinIndex, pin_ids: Sequence[str]) -> list[Hit]:
+    """Records before vectors: of a pin that is written in between, the vector is then newer than its version says, and is soon read again."""
+    records, vectors = index.known(pin_ids), index.vectors(pin_ids)
+    return [Hit(pin_id, 0.0, pin.fields, int(pin.v), vectors[pin_id], pin.refused) for pin_id, pin in records.items() if pin_id in vectors]
 
 
 def _ids(body: bytes) -> list[str]:
@@ -82,6 +101,7 @@ class LoopbackPinIndex:
     def __init__(self, client: httpx.Client, model_id: str) -> None:
         self._client, self.model_id = client, model_id
         self._connections = Connections(client.base_url, client.timeout.read or SEARCH_TIMEOUT_S)
+        self._held = Held(self._bodies)
         owned = self._get("/index/counts")["model_id"]
         if owned != model_id:
             raise ArtifactError(f"the process that owns the index runs model {owned}, this command {model_id}; set EVERPIN_MODEL alike for both")
@@ -96,7 +116,10 @@ class LoopbackPinIndex:
         return self.ask([Ask(limit, vector, where=where)])[0]
 
     def ask(self, asks: Sequence[Ask]) -> Sequence[Sequence[Hit]]:
-        return self._exchanged("/index/ask", pack_asks(asks), unpack_answers)
+        return self._held.hits(self._exchanged("/index/ask", pack_asks(asks), unpack_briefs))
+
+    def _bodies(self, pin_ids: Sequence[str]) -> Sequence[Hit]:
+        return self._exchanged("/index/bodies", orjson.dumps({"pin_ids": list(pin_ids)}), unpack_answers)[0]
 
     def vectors(self, pin_ids: Sequence[str]) -> Mapping[str, Vector]:
         return self._exchanged("/index/vectors", orjson.dumps({"pin_ids": list(pin_ids)}), unpack_vectors)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from index.held import Brief
 from index.points import goes_by
 from pins.changes import IndexedPin
 from pins.ports import Ask, Hit, Terms, Vector, Where
@@ -62,6 +63,16 @@ def unpack_answers(body: bytes) -> list[list[Hit]]:
         vectors.append(None if length < 0 else numbers[start : start + length])
         start += max(0, length)
     return [[Hit(pins[place][0], score, pins[place][1], pins[place][2], vectors[place], pins[place][3]) for place, score in answer] for answer in answers]
+
+
+def pack_briefs(answers: Sequence[Sequence[Hit]]) -> bytes:
+    """Answers as bytes, in brief: pin id, version and score of each hit."""
+    return orjson.dumps([[[hit.pin_id, hit.v, hit.score] for hit in answer] for answer in answers])
+
+
+def unpack_briefs(body: bytes) -> list[list[Brief]]:
+    """What `pack_briefs` made bytes of. Raises ValueError or TypeError for anything else."""
+    return [[(str(pin_id), int(v), float(score)) for pin_id, v, score in answer] for answer in orjson.loads(body)]
 
 
 def pack_vectors(vectors: Mapping[str, Vector]) -> bytes:

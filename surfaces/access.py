@@ -6,10 +6,10 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from everpin.keys import KeyRing, RateLimiter
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from everpin.keys import KeyRing, RateLimiter
 from surfaces.metrics import Metrics
 from surfaces.problems import Refused
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from index.bodies import Bodies, Body
 from index.connections import Connections
 from index.edge import EdgePinIndex
+from index.held import Held
 from index.loopback import LoopbackPinIndex, routes
 from index.wire import pack_answers, pack_asks, unpack_answers, unpack_asks
 from pins.errors import Unavailable
@@ -173,3 +174,38 @@ def test_answers_are_of_one_version_of_a_pin_while_it_is_written(tmp_path: Path)
         stop.set()
         writing.result(20)
     owner.close()
+
+
+def test_a_reader_holds_what_it_was_shown_until_it_is_written(tmp_path: Path) -> None:
+    with owned(tmp_path) as (owner, url):
+        remote = LoopbackPinIndex(httpx.Client(base_url=url, timeout=30), MODEL)
+        read: list[list[str]] = []
+        bodies = remote._held._read
+        remote._held._read = lambda pin_ids: (read.append(list(pin_ids)), bodies(pin_ids))[1]
+        first = remote.ask([Ask(5, vector(1)), Ask(5, terms=terms_of_query("red"))])
+        again = remote.ask([Ask(5, vector(1)), Ask(5, terms=terms_of_query("red"))])
+        assert [[(hit.pin_id, hit.score, hit.fields, hit.v) for hit in answer] for answer in first] == [
+            [(hit.pin_id, hit.score, hit.fields, hit.v) for hit in answer] for answer in again
+        ]
+        assert [sorted(batch) for batch in read] == [["p", "q"]]
+        put(owner, "p", 9, expected=owner.known(["p"])["p"].v, seed=2, text="a green chair", fields={"title": "green"})
+        hit = next(hit for hit in remote.ask([Ask(5, vector(2))])[0] if hit.pin_id == "p")
+        assert (hit.v, hit.fields) == (9, {"title": "green"})
+        np.testing.assert_allclose(hit.vector, vector(2), atol=1e-6)
+        assert read[1:] == [["p"]]
+        remote.close()
+
+
+def test_what_a_reader_holds_is_bounded_and_what_is_gone_is_left_out() -> None:
+    shown: list[list[str]] = []
+
+    def read(pin_ids: Sequence[str]) -> list[Hit]:
+        shown.append(list(pin_ids))
+        return [Hit(pin_id, 0.0, {}, 1, vector(1)) for pin_id in pin_ids if pin_id != "gone"]
+
+    held = Held(read, limit=2)
+    assert [hit.pin_id for hit in held.hits([[("a", 1, 0.9), ("gone", 1, 0.8), ("b", 1, 0.7)]])[0]] == ["a", "b"]
+    assert [hit.score for hit in held.hits([[("a", 1, 0.5)]])[0]] == [0.5]
+    held.hits([[("c", 1, 0.1)]])
+    held.hits([[("b", 1, 0.1)]])
+    assert shown == [["a", "gone", "b"], ["c"], ["b"]]
