@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,12 +14,11 @@ from everpin.loading import feature_store
 from everpin.settings import Settings
 from everpin.wiring import build_encoder, now_us, open_index
 from pins.changes import Skip, decide, fingerprint
-from pins.ports import PinIndex
+from pins.ports import Hit, PinIndex
+from pins.relevance import Level
 from pins.retrieval.feed import FeedOptions, feed_seed, home_feed
 from pins.retrieval.late import SentenceVectors
 from pins.retrieval.related import RelatedOptions, related_pins
-from pins.retrieval.results import Result
-from pins.retrieval.results import result as hit_result
 from pins.retrieval.search import Found, SearchOptions, search, with_matched_terms
 from pins.text import PinText, render
 
@@ -45,7 +44,7 @@ def answer_related(config: Settings, pin_id: str, options: RelatedOptions) -> li
     """Shown related pins, one page. Raises PinNotFound."""
     with reading(config) as index:
         page = related_pins(pin_id, index, options).results[: options.limit]
-        return [_named(hit_result(r.hit, index.model_id, r.why), r.cosine, r.duplicates) for r in page]
+        return [_named(_result(r.hit, index.model_id, r.why), r.cosine, r.duplicates) for r in page]
 
 
 def answer_feed(config: Settings, user_id: str, limit: int) -> dict[str, Any]:
@@ -53,8 +52,30 @@ def answer_feed(config: Settings, user_id: str, limit: int) -> dict[str, Any]:
     now = now_us()
     with feature_store(config) as features, reading(config) as index:
         feed = home_feed(features.history(user_id), index, now, FeedOptions(limit=limit), feed_seed(user_id, now))
-        results = [_named(hit_result(r.hit, index.model_id, r.why), r.score, ()) | {"interest": r.interest} for r in feed.results[:limit]]
+        results = [_named(_result(r.hit, index.model_id, r.why), r.score, ()) | {"interest": r.interest} for r in feed.results[:limit]]
     return {"kind": feed.kind, "interests": [asdict(interest) for interest in feed.interests], "results": results}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One pin of an answer. `score` is the cosine; relevance and level only where there is a query; `why` in words.
+
+    `refused`: why the pin's newer text could not be embedded; it is then found by its previous one.
+    """
+
+    pin_id: str
+    title: str
+    score: float
+    model_id: str
+    fields: Mapping[str, Any]
+    relevance: float | None = None
+    level: Level | None = None
+    why: str = ""
+    refused: str = ""
+
+
+def _result(hit: Hit, model_id: str, why: str = "") -> Result:
+    return Result(hit.pin_id, str(hit.fields.get("title", "")), hit.score, model_id, hit.fields, why=why, refused=hit.refused)
 
 
 def shown(result: Result) -> dict[str, Any]:
@@ -73,7 +94,7 @@ def shown(result: Result) -> dict[str, Any]:
 
 
 def _found(found: Found, model_id: str, explained: bool) -> dict[str, Any]:
-    result = replace(hit_result(found.hit, model_id), relevance=found.relevance, level=found.level)
+    result = replace(_result(found.hit, model_id), relevance=found.relevance, level=found.level)
     body = _named(result, found.cosine, found.duplicates) | ({"below_level": True} if found.below_level else {})
     return body | ({"explain": _explanation(found)} if explained else {})
 

@@ -41,7 +41,7 @@ class Limits:
     worked on. `write_s`: how long a client may leave its answer unread. `connections`: open at once; as many again are told that it is full.
     """
 
-    in_flight: int = 64
+    in_flight: int = 32
     queue_ms: float = 500.0
     retry_after_s: int = 1
     body_bytes: int = 2 << 20

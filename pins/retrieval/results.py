@@ -1,14 +1,13 @@
-"""One pin of an answer, the query encoder an answer is made with, and the folding of near-duplicates."""
+"""What every answer is made with: the encoder of its query, the timing of its stages, and when two pins are one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from pins.ports import Hit, Vector
-from pins.relevance import Level, OrdinalHead
+from pins.ports import Vector
+from pins.relevance import OrdinalHead
 
 SAME_PIN_COSINE = 0.985
 """Two pins this close show the same idea in the same words: one of them is enough."""
@@ -30,36 +29,3 @@ class QueryEncoder(Protocol):
     @property
     def ordinal_head(self) -> OrdinalHead: ...
     def query(self, text: str) -> Vector: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One pin of an answer. `score` is the cosine; relevance and level only where there is a query; `why` in words.
-
-    `refused`: why the pin's newer text could not be embedded; it is then found by its previous one.
-    """
-
-    pin_id: str
-    title: str
-    score: float
-    model_id: str
-    fields: Mapping[str, Any]
-    relevance: float | None = None
-    level: Level | None = None
-    why: str = ""
-    refused: str = ""
-
-
-def result(hit: Hit, model_id: str, why: str = "") -> Result:
-    """A hit as one pin of an answer."""
-    return Result(hit.pin_id, str(hit.fields.get("title", "")), hit.score, model_id, hit.fields, why=why, refused=hit.refused)
-
-
-def fold(hits: Sequence[Hit], shown: Iterable[Vector]) -> list[Hit]:
-    """The hits without near-duplicates of one another and of what is shown already."""
-    kept, vectors = [], list(shown)
-    for hit in hits:
-        if hit.vector is None or all(float(hit.vector @ other) < SAME_PIN_COSINE for other in vectors):
-            kept.append(hit)
-            vectors += [] if hit.vector is None else [hit.vector]
-    return kept
