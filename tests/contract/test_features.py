@@ -222,10 +222,16 @@ ACTOR = """
 import sys
 from pathlib import Path
 from pins.actions import UserActed, record
+from pins.errors import Unavailable
 from streams.features import FeastFeatures
 features = FeastFeatures(Path(sys.argv[1]), Path(sys.argv[2]))
 for at in range(int(sys.argv[3]), 60, 2):
-    record([UserActed(f"acting{n}", f"p{at}", "save", 1_764_000_000_000_000 + at) for n in range(4)], features, 1_764_000_000_000_000)
+    while True:
+        try:
+            record([UserActed(f"acting{n}", f"p{at}", "save", 1_764_000_000_000_000 + at) for n in range(4)], features, 1_764_000_000_000_000)
+            break
+        except Unavailable:
+            continue  # put off, and tried again, as a worker does
 """
 
 
