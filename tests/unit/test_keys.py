@@ -1,4 +1,4 @@
-"""API keys: what is stored, who is let in, how fast, and what a damaged file leads to."""
+"""API keys: what is stored, who is let in, and what a damaged file leads to."""
 
 from __future__ import annotations
 
@@ -17,29 +17,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 import everpin.keys
-from everpin.cli import app
-from everpin.keys import FILE, NOBODY, Key, KeyRing, RateLimiter, Scope, add_key, read_keys, revoke_key
-from everpin.settings import settings
+from everpin.keys import FILE, NOBODY, KeyRing, Scope, read_keys, revoke_key
 from pins.errors import ArtifactError, EverpinError
-
-NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
-READ: frozenset[Scope] = frozenset({"read"})
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def add(home: Path, name: str = "search-page", **more: Any) -> tuple[Key, str]:
-    given_: dict[str, Any] = {"scopes": READ, "rate": 10.0, "burst": None, "now": NOW} | more
-    return add_key(home, name, **given_)
+from tests.unit.keys import NOW, Clock, add
 
 
 def change(home: Path, edit: Callable[[dict[str, Any]], None]) -> None:
@@ -306,131 +288,3 @@ def test_a_key_that_makes_no_sense_is_not_made(tmp_path: Path, wrong: dict[str, 
     with pytest.raises(EverpinError, match=next(iter(wrong))):
         add(tmp_path, **wrong)
     assert not (tmp_path / FILE).exists()
-
-
-def made(rate: float, burst: float, identity: str = "0" * 12) -> Key:
-    return Key(id=identity, name="n", scopes=READ, rate=rate, burst=burst, created_at=NOW, digest=NOBODY)
-
-
-@given(
-    st.floats(0.1, 1000), st.floats(1, 100), st.lists(st.one_of(st.floats(0, 0.01), st.floats(0, 10), st.just(0.0)), min_size=1, max_size=200)
-)  # fmt: skip
-def test_no_stretch_of_time_lets_more_through_than_burst_and_rate(rate: float, burst: float, pauses: list[float]) -> None:
-    clock = Clock()
-    limiter, key, through = RateLimiter(clock), made(rate, burst), []
-    for pause in pauses:
-        clock.now += pause
-        if limiter.take(key) == 0:
-            through.append(clock.now)
-    for first, begun in enumerate(through):
-        for last in range(first, len(through)):
-            assert last - first + 1 <= burst + rate * (through[last] - begun) + 1e-3
-
-
-@given(st.floats(0.1, 1000), st.floats(1, 100), st.lists(st.floats(0, 1), max_size=100))
-def test_whoever_waits_as_told_is_let_through_and_no_earlier(rate: float, burst: float, pauses: list[float]) -> None:
-    clock = Clock()
-    limiter, key = RateLimiter(clock), made(rate, burst)
-    for pause in pauses:
-        clock.now += pause
-        wait = limiter.take(key)
-        assert 0 <= wait <= 1 / rate + 1e-9
-        if wait > 1e-3:
-            clock.now += wait * 0.5
-            assert limiter.take(key) > 0
-            clock.now += wait * 0.5
-            assert limiter.take(key) == 0
-
-
-@given(st.floats(0.1, 1000), st.floats(1, 100))
-def test_a_steady_caller_within_the_rate_is_never_refused(rate: float, burst: float) -> None:
-    clock = Clock()
-    limiter, key = RateLimiter(clock), made(rate, burst)
-    for _ in range(300):
-        assert limiter.take(key) == 0
-        clock.now += 1 / rate
-
-
-def test_each_key_has_a_bucket_of_its_own_and_rate_0_has_no_limit() -> None:
-    limiter = RateLimiter(Clock())
-    one, other, free = made(1, 1, "0" * 12), made(1, 1, "1" * 12), made(0, 1, "2" * 12)
-    assert limiter.take(one) == 0
-    assert limiter.take(one) == 1
-    assert limiter.take(other) == 0
-    assert {limiter.take(free) for _ in range(1000)} == {0}
-
-
-def test_a_clock_that_goes_back_gives_nothing_away() -> None:
-    clock = Clock()
-    limiter, key = RateLimiter(clock), made(1, 2)
-    assert [limiter.take(key), limiter.take(key)] == [0, 0]
-    clock.now -= 50
-    assert limiter.take(key) == 1
-    clock.now += 50
-    assert limiter.take(key) == 1
-    clock.now += 1
-    assert limiter.take(key) == 0
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("EVERPIN_HOME", str(tmp_path))
-    settings.cache_clear()
-    yield tmp_path
-    settings.cache_clear()
-
-
-def command(*arguments: str) -> str:
-    done = CliRunner().invoke(app, ["keys", *arguments])
-    if done.exception and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    assert done.exit_code == 0, done.stderr
-    return done.stdout
-
-
-def test_keys_are_made_listed_and_revoked(home: Path) -> None:
-    new = json.loads(command("add", "search-page", "--scope", "write,read", "--rate", "5", "--json"))
-    assert {name: new[name] for name in ("name", "scopes", "rate", "burst", "revoked_at")} == {
-        "name": "search-page", "scopes": ["read", "write"], "rate": 5.0, "burst": 5.0, "revoked_at": None,
-    }  # fmt: skip
-    assert KeyRing(home).authenticate(f"Bearer {new['key']}")
-    listed = json.loads(command("list", "--json"))
-    assert listed == {"keys": [{name: value for name, value in new.items() if name != "key"}]}
-    gone = json.loads(command("revoke", new["id"], "--json"))
-    assert gone["revoked_at"]
-    assert KeyRing(home).authenticate(f"Bearer {new['key']}") is None
-    assert json.loads(command("list", "--json")) == {"keys": [gone]}
-
-
-def test_keys_are_shown_for_people(home: Path) -> None:
-    text = command("add", "[red]page", "--rate", "0")
-    assert "no rate limit. Keep it now" in text
-    secret = text.splitlines()[0].split("_", 2)[2]
-    assert KeyRing(home).authenticate(f"Bearer {text.splitlines()[0]}")
-    command("add", "other", "--scope", "read,write,admin", "--burst", "90")
-    listed = command("list")
-    assert "[red]page" in listed
-    assert "no limit" in listed
-    assert secret not in listed
-    [first, _] = read_keys(home)
-    assert "is revoked since" in command("revoke", first)
-
-
-@pytest.mark.parametrize("scope", ["", "root", "read,", "read write"])
-def test_an_unknown_scope_is_refused(home: Path, scope: str) -> None:
-    with pytest.raises(EverpinError, match="give some of read,write,admin"):
-        command("add", "x", "--scope", scope)
-    assert not (home / FILE).exists()
-
-
-def test_no_part_of_a_key_is_logged(home: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
-    clock = Clock()
-    ring = KeyRing(home, clock)
-    _, text = add(home)
-    clock.now += 2
-    ring.authenticate(f"Bearer {text}")
-    ring.authenticate(f"Bearer {text}x")
-    assert "1 in use" in caplog.text
-    assert text[-4:] not in caplog.text
-    assert text[:15] not in caplog.text
