@@ -9,7 +9,6 @@ import pytest
 from pins.actions import UserActed, encode
 from pins.errors import Unavailable
 from pins.events import PinUpdated
-from streams import worker as streams_worker
 from streams.actions import ActionWorker
 from streams.broker import DEAD, USER_ACTIONS
 from streams.worker import Message, TooManyDeadLetters
@@ -70,9 +69,8 @@ def test_a_wave_of_nonsense_stops_the_worker_and_good_actions_forgive() -> None:
         actors.handle(*[b"nonsense"] * 5)
 
 
-def test_a_store_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    actors, time = Actors(), Time()
-    monkeypatch.setattr(streams_worker.asyncio, "sleep", time.sleep)
+def test_a_store_that_is_away_is_waited_for(time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+    actors = Actors()
     features = actors.stream.features
     monkeypatch.setattr(features, "replace", failing(Unavailable("away"), 2, features.replace))
     actors.handle(save("a"), b"nonsense")
@@ -81,10 +79,8 @@ def test_a_store_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(actors.stream.on(DEAD)) == 1
 
 
-def test_a_store_that_stays_away_raises_and_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    actors, time = Actors(), Time()
-    monkeypatch.setattr(streams_worker.asyncio, "sleep", time.sleep)
-    monkeypatch.setattr(streams_worker.time, "monotonic", lambda: time.now)
+def test_a_store_that_stays_away_raises_and_nothing_is_told(time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+    actors = Actors()
     monkeypatch.setattr(actors.stream.features, "histories", failing(Unavailable("away"), 99, dict))
     with pytest.raises(Unavailable, match="away"):
         actors.handle(save("a"), b"nonsense")

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -99,7 +101,7 @@ def test_what_the_stream_mends_meanwhile_is_no_difference(monkeypatch: pytest.Mo
         slept.append(s)
         house.apply(*(caption(f"p{n}", "a lamp", NOW) for n in range(8)))
 
-    monkeypatch.setattr(everpin.reconciling.time, "sleep", meanwhile)
+    monkeypatch.setattr(everpin.reconciling, "time", SimpleNamespace(monotonic=monotonic, sleep=meanwhile))
     assert found(stores, settle_s=2.0)[0] == {"p8": "stale_text"}
     assert 1.5 < slept[0] <= 2.0
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # What produced the published student and every figure of training/LOG.md that it names: teacher -> labels -> students -> figures ->
-# exports. About three hours on two cores, none of it on a GPU. Every step that is done stays done: give the same command again.
+# exports. About four hours on two cores, none of it on a GPU. Every step that is done stays done: give the same command again.
 # Usage: make training && PATH=.venv/bin:$PATH sh training/runs/full.sh DATA OUT     (DATA holds cxc_pins/, parallel/, captions/, sources.json)
 set -eu
 data=${1:?give the folder that holds cxc_pins/, parallel/, captions/ and sources.json}
@@ -30,6 +30,7 @@ student static student-static
 student l6 student-l6
 student l3 student-l3
 student static-unseen student-static-unseen
+student l6-unseen student-l6-unseen
 for loss in none kl margin_mse; do
   student "static-$loss" student-static --relevance "$loss"
 done
