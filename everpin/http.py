@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI, Response
 
 from everpin import __version__
+from everpin.sockets import bound
 from everpin.telemetry import STORES
 from everpin.wiring import WorkerParts
 from index.loopback import routes
@@ -168,13 +168,7 @@ def _free_bytes(home: Path) -> float:
 @contextmanager
 def listening(app: FastAPI, port: int, host: str = "127.0.0.1") -> Iterator[str]:
     """Serve `app` from a thread of its own for the time of the block; yields its URL. Raises Unavailable."""
-    sock = socket.socket()
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind((host, port))
-        except OSError as error:
-            raise Unavailable(f"port {port} on {host} is taken ({error}); choose another EVERPIN_HTTP_PORT, or 0 for any free one") from error
+    with bound(host, port, "EVERPIN_HTTP_PORT") as sock:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
         thread = threading.Thread(target=server.run, args=([sock],), name="everpin-http", daemon=True)
         thread.start()
@@ -184,8 +178,6 @@ def listening(app: FastAPI, port: int, host: str = "127.0.0.1") -> Iterator[str]
         finally:
             server.should_exit = True
             thread.join(5)
-    finally:
-        sock.close()
 
 
 def _wait(done: Callable[[], bool], timeout_s: float = 10.0) -> None:

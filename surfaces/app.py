@@ -10,7 +10,6 @@ import ipaddress
 import json
 import logging
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -28,6 +27,7 @@ from everpin.logs import configure_logging
 from everpin.parents import end_with_parent, share_the_interpreter
 from everpin.serving import LiveModels, open_stores
 from everpin.settings import Settings, settings
+from everpin.sockets import bound
 from everpin.system import CARD
 from everpin.wiring import build_features
 from pins.errors import ArtifactError, EverpinError, Unavailable
@@ -129,7 +129,7 @@ def serve(config: Settings) -> None:
     if not keys.any() and not _loopback(config.host):
         raise ArtifactError(f"EVERPIN_HOST={config.host} can be reached from other machines, and there are no API keys: make one with `everpin keys add`")
     limits = Limits(in_flight=config.max_in_flight)
-    with surface_parts(config) as surface, _listening(config.host, config.port) as sock:
+    with surface_parts(config) as surface, bound(config.host, config.port, "EVERPIN_PORT") as sock:
         surface.live.start()
         surface.cosaves.start()
         _warm(surface)
@@ -160,18 +160,6 @@ def _loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-@contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind((host, port))
-        except OSError as error:
-            raise Unavailable(f"port {port} on {host} cannot be used ({error}); choose another EVERPIN_PORT, or 0 for any free one") from error
-        yield sock
 
 
 def _announce(home: Path, url: str) -> None:
