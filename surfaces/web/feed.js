@@ -3,9 +3,11 @@
 import * as api from "./api.js";
 import { art } from "./art.js";
 import { card } from "./cards.js";
+import { Diversity } from "./diversity.js";
 import { el, find, say, toast } from "./dom.js";
 import { facts } from "./facts.js";
 import { Masonry } from "./masonry.js";
+import { isDiversity } from "./narrowing.js";
 import { busy, empty, problemNotice, skeleton } from "./notices.js";
 import { go } from "./router.js";
 import { capital, milliseconds, percent, plural } from "./words.js";
@@ -19,7 +21,7 @@ const POLL_MS = 250;
 
 export class FeedView {
   #root = find("#view-feed");
-  #user = "";
+  #shown = { user: "", diversity: "" }; // what the list is of
   #asking = null;
   #cursor = null;
   #interests = [];
@@ -31,6 +33,8 @@ export class FeedView {
     find(".more", this.#root).addEventListener("click", () => this.#more());
     const ids = Array.from({ length: USERS }, (_, i) => `user-${String(i + 1).padStart(2, "0")}`);
     find("#users").append(...ids.map((id) => el("option", { value: id })));
+    this.slider = new Diversity((diversity) => go({ diversity }, { replace: true }));
+    find(".feed-head", this.#root).append(this.slider.element);
     find("#user-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#switch();
@@ -39,21 +43,24 @@ export class FeedView {
     find("#user").addEventListener("focus", (event) => event.target.select());
   }
 
-  show({ user }) {
+  show({ user, diversity: wanted }) {
+    const diversity = isDiversity(wanted) ? wanted : "";
     find("#user").value = user;
-    if (user === this.#user) return;
-    this.#user = user;
-    this.#only = "";
+    this.slider.draw(diversity);
+    const before = this.#shown;
+    if (user === before.user && diversity === before.diversity) return;
+    if (user !== before.user) this.#only = "";
+    this.#shown = { user, diversity };
     this.#load();
   }
 
   /** After an edit: ask again and mark what changed. */
   async refresh(edited) {
-    const user = this.#user;
-    if (!user) return null;
+    const shown = this.#shown;
+    if (!shown.user) return null;
     const from = this.masonry.rankOf(edited);
-    const answer = await api.feed(user, { limit: this.#limit() });
-    if (user !== this.#user) return null;
+    const answer = await this.#ask({ limit: this.#limit() });
+    if (shown !== this.#shown) return null;
     const changes = this.#render(answer, { mark: true, edited });
     return { ...changes, from, to: this.masonry.rankOf(edited), shown: answer.results.length };
   }
@@ -63,15 +70,21 @@ export class FeedView {
     const started = performance.now();
     const passed = () => performance.now() - started;
     const before = signature(this.#interests);
-    while (user === this.#user && passed() < FOLLOW_MS) {
-      const answer = await api.feed(user, { limit: this.#limit() }).catch((problem) => pause(1000 * (problem.retryAfterS ?? 0)));
-      if (answer && user === this.#user && signature(answer.interests) !== before) {
+    while (user === this.#shown.user && passed() < FOLLOW_MS) {
+      const shown = this.#shown;
+      const answer = await this.#ask({ limit: this.#limit() }).catch((problem) => pause(1000 * (problem.retryAfterS ?? 0)));
+      if (answer && shown === this.#shown && signature(answer.interests) !== before) {
         const { came } = this.#render(answer, { mark: true });
         toast(`Feed followed after ${milliseconds(passed())}: ${plural(came.length, "new pin")}`, "is-good");
         return;
       }
       await pause(POLL_MS);
     }
+  }
+
+  #ask(params, signal) {
+    const { user, diversity } = this.#shown;
+    return api.feed(user, { ...params, diversity }, signal);
   }
 
   #limit() {
@@ -89,11 +102,11 @@ export class FeedView {
     if (this.masonry.size === 0) this.#notice(skeleton());
     busy(true);
     try {
-      const answer = await api.feed(this.#user, { limit: PAGE }, asking.signal);
+      const answer = await this.#ask({ limit: PAGE }, asking.signal);
       this.#render(answer);
       const nobody = () => empty("Nothing to show yet", "No pins are in the index.");
       this.#notice(answer.results.length ? null : nobody());
-      say(`Home feed of ${this.#user}: ${plural(answer.results.length, "pin")}`);
+      say(`Home feed of ${this.#shown.user}: ${plural(answer.results.length, "pin")}`);
     } catch (problem) {
       if (problem.name === "AbortError") return;
       this.masonry.render([]);
@@ -118,7 +131,7 @@ export class FeedView {
 
   async #more() {
     try {
-      const answer = await api.feed(this.#user, { limit: PAGE, cursor: this.#cursor }, this.#asking?.signal);
+      const answer = await this.#ask({ limit: PAGE, cursor: this.#cursor }, this.#asking?.signal);
       this.#cursor = answer.cursor;
       find(".more", this.#root).hidden = !answer.cursor;
       const added = this.masonry.append(answer.results);

@@ -67,7 +67,7 @@ function render(now) {
   document.title = { search: now.q ? `${now.q} · Everpin` : "Everpin", feed: `Home feed of ${now.user} · Everpin`, map: "Map · Everpin" }[now.view];
   for (const link of document.querySelectorAll("a[data-pin], .card-open")) link.href = href({ pin: link.dataset.pin ?? link.closest(".card").dataset.pin });
   views[now.view].show(now);
-  panel.show(now.pin);
+  panel.show(now.pin, now.related);
 }
 
 let typing = 0;

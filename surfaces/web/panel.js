@@ -2,21 +2,22 @@
 
 import * as api from "./api.js";
 import { art } from "./art.js";
-import { badge, categoryTag, row } from "./cards.js";
+import { badge, categoryTag } from "./cards.js";
 import { Editor } from "./edit.js";
 import { el, find, say } from "./dom.js";
 import { factList } from "./facts.js";
 import { problemNotice } from "./notices.js";
-import { go, state } from "./router.js";
-import { ago, capital, dateTime, languageName, percent, plural, titleOf } from "./words.js";
+import { Related } from "./related.js";
+import { go } from "./router.js";
+import { ago, capital, dateTime, languageName, percent, titleOf } from "./words.js";
 
-const RELATED = 8;
 const SHEET = matchMedia("(max-width: 1099px)"); // narrower than this the panel covers the page, and is modal
 
 export class Panel {
   #dialog = find("#panel");
   #body = find("#panel-body");
   #pinId = "";
+  #choice = ""; // of related pins
   #asking = null;
   #opener = null;
   #clock = 0;
@@ -34,12 +35,15 @@ export class Panel {
     SHEET.addEventListener("change", () => this.#pinId && this.#open(true));
   }
 
-  /** Show a pin, or with an empty id close. */
-  show(pinId) {
-    if (pinId === this.#pinId) return;
+  /** Show a pin, with a choice of related pins (see related.js), or with an empty id close. */
+  show(pinId, choice) {
+    this.#choice = choice;
+    if (pinId === this.#pinId) return this.related?.show(choice);
     const was = this.#pinId;
     this.#pinId = pinId;
     this.#asking?.abort();
+    this.related?.leave();
+    this.related = null;
     clearInterval(this.#clock);
     if (!pinId) return this.#close(was);
     if (!was) this.#opener = document.activeElement;
@@ -77,7 +81,7 @@ export class Panel {
     try {
       const answer = await api.pin(pinId, asking.signal);
       this.#draw(answer);
-      await this.#loadRelated(pinId, asking.signal);
+      await this.related.show(this.#choice);
     } catch (problem) {
       if (problem.name === "AbortError") return;
       const notice = problem.status === 404 ? gone(pinId) : problemNotice(problem, () => this.#load());
@@ -91,6 +95,7 @@ export class Panel {
       onEmbedded: (fresh) => this.#redraw(fresh),
       onSearchable: () => this.#listed(pin.pin_id),
     });
+    this.related = new Related(pin);
     this.saving = el("button", { class: "button", type: "button", on: { click: (event) => this.onSave(pin, event.currentTarget) } }, "Save");
     this.#body.replaceChildren(
       art(pin, { ratio: 0.62 }),
@@ -98,7 +103,7 @@ export class Panel {
       this.editor.element,
       el("section", { class: "story" }),
       el("section", { class: "match" }),
-      el("section", { class: "related", "aria-labelledby": "related-title" }, el("h3", { id: "related-title" }, "Related pins"), el("div", { class: "rows" })),
+      this.related.element,
       el("section", { class: "read" }),
     );
     this.#redraw(answer);
@@ -155,24 +160,6 @@ export class Panel {
       found.length ? el("p", { class: "muted" }, `Found ${found.join(" and ")}.`) : "",
       terms.length ? el("p", { class: "muted" }, `Shared words: ${terms.join(", ")}`) : "",
     );
-  }
-
-  async #loadRelated(pinId, signal, cursor = null) {
-    const rows = find(".related .rows", this.#body);
-    try {
-      const answer = await api.related(pinId, { limit: RELATED, cursor }, signal);
-      find(".related .button", this.#body)?.remove();
-      rows.append(...answer.results.map((item) => row(item, capital(item.why))));
-      if (answer.cursor) {
-        const more = () => this.#loadRelated(pinId, signal, answer.cursor);
-        rows.after(el("button", { class: "button", type: "button", on: { click: more } }, "More like this"));
-      }
-      if (!rows.children.length) rows.append(el("p", { class: "muted" }, "No pin is near enough to this one."));
-    } catch (problem) {
-      if (problem.name === "AbortError") throw problem;
-      const words = problem.status === 404 ? "It has no vector, so nothing is near it." : `${problem.title}. ${problem.detail ?? ""}`;
-      rows.replaceChildren(el("p", { class: "muted" }, words));
-    }
   }
 
   #drawRead(answer) {

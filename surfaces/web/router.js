@@ -1,7 +1,7 @@
 /** What the page shows, kept in the address: `#/search?q=herbs&pin=garden-012`. A link can be shared, and Back works. */
 
 export const VIEWS = ["search", "feed", "map"];
-const FIELDS = ["q", "lang", "category", "match", "user", "pin"];
+const FIELDS = ["q", "lang", "category", "match", "board", "since", "level", "below", "diversity", "user", "pin", "related"];
 const USER = "everpin.user";
 const listeners = [];
 
@@ -13,10 +13,10 @@ export function state() {
   return { view: VIEWS.includes(path) ? path : "search", ...fields, user: fields.user || sessionStorage.getItem(USER) || "user-01" };
 }
 
-/** The address of the present state with changes. The user belongs to the feed's address only. */
+/** The address of the present state with changes. The user belongs to the feed's address only, the choice of related pins to a pin's. */
 export function href(changes) {
   const next = { ...state(), ...changes };
-  const wanted = FIELDS.filter((name) => next[name] && (name !== "user" || next.view === "feed"));
+  const wanted = FIELDS.filter((name) => next[name] && (name !== "user" || next.view === "feed") && (name !== "related" || next.pin));
   const query = new URLSearchParams(wanted.map((name) => [name, next[name]]));
   return `#/${next.view}${wanted.length ? `?${query}` : ""}`;
 }

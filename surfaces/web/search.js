@@ -2,23 +2,23 @@
 
 import * as api from "./api.js";
 import { badge, card } from "./cards.js";
-import { glyph } from "./categories.js";
 import { el, find, say } from "./dom.js";
 import { facts } from "./facts.js";
+import { Filters } from "./filters.js";
 import { Masonry } from "./masonry.js";
+import { asked, narrowing, narrows } from "./narrowing.js";
 import { busy, empty, problemNotice, skeleton } from "./notices.js";
 import { go } from "./router.js";
-import { capital, languageName, plural } from "./words.js";
+import { languageName, plural } from "./words.js";
 
 const PAGE = 24;
 const MOST = 100; // the API's limit for one page
 const VISITOR = "visitor"; // has no history, so the feed is the newest pins
 const SUGGESTIONS = ["balcony herb garden", "small bathroom storage", "cosy reading nook", "pain au levain", "kleiner Balkon", "viaje en tren", "刺し子"];
-const MATCHES = [["", "Any match"], ["dense", "By meaning"], ["sparse", "By words"]];
 
 export class SearchView {
   #root = find("#view-search");
-  #known = { category: new Set(), lang: new Set() };
+  #filters = new Filters(this.#root);
   #shown = null; // what the list is of
   #asking = null;
   #cursor = null;
@@ -26,15 +26,13 @@ export class SearchView {
 
   /** `onSave(card, button)` is called when a pin is saved. */
   constructor(onSave) {
-    const note = (item) => (item.level ? badge(item) : null);
+    const weak = () => el("span", { class: "is-below" }, "Below the level you chose");
+    const note = (item) => (item.level ? [badge(item), item.below_level && weak()] : null);
     this.masonry = new Masonry(find(".cards", this.#root), (item, rank) => card(item, { note: note(item), onSave, rank }));
     find(".more", this.#root).addEventListener("click", () => this.#more());
     find(".suggestions", this.#root).append(
       ...SUGGESTIONS.map((words) => el("button", { class: "chip", type: "button", on: { click: () => go({ q: words }) } }, words)),
     );
-    find("#lang", this.#root).addEventListener("change", (event) => go({ lang: event.target.value }));
-    find("#match", this.#root).append(...MATCHES.map(([value, words]) => el("option", { value }, words)));
-    find("#match", this.#root).addEventListener("change", (event) => go({ match: event.target.value }));
     this.#learnFilters();
   }
 
@@ -47,8 +45,9 @@ export class SearchView {
     return this.#shown?.q ?? "";
   }
 
-  show({ q, lang, category, match }) {
-    const wanted = { q, lang: q && lang, category: q && category, match: q && match };
+  show(state) {
+    const { q } = state;
+    const wanted = { q, ...narrowing(q ? state : {}) };
     if (JSON.stringify(wanted) === JSON.stringify(this.#shown)) return;
     this.#shown = wanted;
     this.#drawFilters();
@@ -101,11 +100,9 @@ export class SearchView {
   }
 
   #ask(signal, limit, cursor = null) {
-    const { q, lang, category, match } = this.#shown;
+    const { q } = this.#shown;
     if (!q) return api.feed(VISITOR, { limit, cursor }, signal);
-    const filters = Object.fromEntries(Object.entries({ lang, category }).filter(([, value]) => value));
-    const body = { query: q, limit, filters, explain: true, ...(match ? { retrieval: match } : {}), ...(cursor ? { cursor } : {}) };
-    return api.search(body, signal);
+    return api.search({ query: q, limit, explain: true, ...asked(this.#shown), ...(cursor ? { cursor } : {}) }, signal);
   }
 
   #take(answer) {
@@ -113,25 +110,18 @@ export class SearchView {
     this.#learn(answer);
   }
 
-  /** The categories and languages of the newest pins, so that there is a choice before there are results. */
+  /** The categories, languages and boards of the newest pins, so that there is a choice before there are results. */
   async #learnFilters() {
     const answer = await api.feed(VISITOR, { limit: MOST }).catch(() => null); // a problem shows in the view itself
     if (!answer) return;
-    this.#know(answer.results);
+    this.#filters.know(answer.results);
     if (this.#shown) this.#drawFilters();
   }
 
   #learn(answer) {
     this.#cursor = answer.cursor;
     find(".more", this.#root).hidden = !answer.cursor;
-    this.#know(answer.results);
-  }
-
-  #know(cards) {
-    for (const { category, lang } of cards) {
-      if (category) this.#known.category.add(category);
-      if (lang) this.#known.lang.add(lang);
-    }
+    this.#filters.know(answer.results);
   }
 
   async #more() {
@@ -164,30 +154,17 @@ export class SearchView {
   }
 
   #drawFilters() {
-    const { q, lang, category, match } = this.#shown;
+    const { q } = this.#shown;
     find(".filters", this.#root).hidden = !q;
     find(".hero", this.#root).hidden = Boolean(q);
-    const chips = ["", ...[...this.#known.category].sort()].map((name) => {
-      const on = { click: () => go({ category: name }) };
-      const face = name ? [glyph(name), capital(name)] : ["Everything"];
-      return el("button", { class: "chip", type: "button", "data-category": name || null, "aria-pressed": String(name === category), on }, face);
-    });
-    const focused = document.activeElement?.closest?.(".category-chips") ? document.activeElement.dataset.category ?? "" : null;
-    const row = find(".category-chips", this.#root);
-    row.replaceChildren(...chips);
-    if (focused !== null) [...row.children].find((chip) => (chip.dataset.category ?? "") === focused)?.focus();
-    const languages = [...new Set([...this.#known.lang, ...(lang ? [lang] : [])])].sort();
-    const options = languages.map((code) => el("option", { value: code }, languageName(code)));
-    find("#lang", this.#root).replaceChildren(el("option", { value: "" }, "Any language"), ...options);
-    find("#lang", this.#root).value = lang;
-    find("#match", this.#root).value = match;
+    this.#filters.draw(this.#shown);
   }
 
   #nothing() {
-    const { q, lang, category } = this.#shown;
+    const { q } = this.#shown;
     if (!q) return empty("No pins yet", "As soon as the first pin is embedded, it is here.");
-    if (!lang && !category) return empty("Nothing fits that", `No pin comes near “${q}”. Fewer or other words may find one.`);
-    const clear = el("button", { class: "button", type: "button", on: { click: () => go({ lang: "", category: "" }) } }, "Remove filters");
+    if (!narrows(this.#shown)) return empty("Nothing fits that", `No pin comes near “${q}”. Fewer or other words may find one.`);
+    const clear = el("button", { class: "button", type: "button", on: { click: () => this.#filters.clear() } }, "Remove filters");
     return empty("Nothing fits that here", `No pin comes near “${q}” with these filters.`, clear);
   }
 

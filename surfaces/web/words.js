@@ -33,3 +33,6 @@ export const plural = (count, one, many = `${one}s`) => `${count.toLocaleString(
 export const titleOf = (card) => card.title || card.boards?.[0] || card.pin_id;
 
 export const dateTime = (text) => new Date(text).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+
+/** A day such as `2026-10-01` in words. */
+export const day = (text) => new Date(text).toLocaleDateString("en-GB", { dateStyle: "medium", timeZone: "UTC" });

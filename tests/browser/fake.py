@@ -130,17 +130,20 @@ def build_app(fake: FakeEverpin) -> Any:
     @app.post("/v1/search")
     def search(wanted: schemas.SearchRequest) -> schemas.SearchAnswer:
         near = [] if "nothing" in wanted.query else fake.near(_vector(wanted.query))
-        kept = [(score, pin_id) for score, pin_id in near if _fits(fake.pins[pin_id].card, wanted.filters) and score > 0.05]
+        least = 0.05 if wanted.below == "mark" else max(0.05, _least(wanted.min_level))
+        kept = [(score, pin_id) for score, pin_id in near if _fits(fake.pins[pin_id].card, wanted.filters) and score > least]
         page, cursor = _page(kept, wanted.limit, wanted.cursor)
-        results = [_result(fake, score, pin_id, rank) for rank, (score, pin_id) in enumerate(page, 1)]
+        results = [_result(fake, score, pin_id, rank, wanted.min_level) for rank, (score, pin_id) in enumerate(page, 1)]
         return schemas.SearchAnswer(**fake.head(), query=wanted.query.lower(), lang_guess="en", results=results, cursor=cursor)
 
     @app.get("/v1/pins/{pin_id}/related")
-    def related(pin_id: str, limit: int = 20, cursor: str | None = None) -> Any:
+    def related(pin_id: str, limit: int = 20, lang: str | None = None, category: str | None = None, cursor: str | None = None) -> Any:
         if pin_id not in fake.pins:
             return _problem(404, "No such pin", f"pin {pin_id!r} is unknown")
         pin = fake.pins[pin_id]
-        page, after = _page(fake.near(pin.vector, frozenset({pin_id}))[:20], limit, cursor)
+        wanted = schemas.Filters(lang=lang, category=category)
+        near = [(score, other) for score, other in fake.near(pin.vector, frozenset({pin_id})) if _fits(fake.pins[other].card, wanted)]
+        page, after = _page(near[:20], limit, cursor)
         found = [schemas.RelatedResult(**fake.card(near_id), score=score, why=_why(pin, fake.pins[near_id])) for score, near_id in page]
         return schemas.RelatedAnswer(**fake.head(), pin_id=pin_id, results=found, cursor=after)
 
@@ -195,7 +198,8 @@ def build_app(fake: FakeEverpin) -> Any:
 
 
 def _fits(card: Card, filters: schemas.Filters) -> bool:
-    return filters.lang in (None, card.lang) and filters.category in (None, card.category)
+    new = filters.created_since is None or (card.created_at is not None and card.created_at >= filters.created_since)
+    return new and filters.lang in (None, card.lang) and filters.category in (None, card.category) and filters.board in (None, *card.boards)
 
 
 def _page(found: list[tuple[float, str]], limit: int, cursor: str | None) -> tuple[list[tuple[float, str]], str | None]:
@@ -203,11 +207,16 @@ def _page(found: list[tuple[float, str]], limit: int, cursor: str | None) -> tup
     return found[start : start + limit], str(start + limit) if start + limit < len(found) else None
 
 
-def _result(fake: FakeEverpin, score: float, pin_id: str, rank: int) -> schemas.SearchResult:
+def _least(level: int) -> float:
+    """Above this score a pin is of the level or of a higher one."""
+    return -1.0 if level == 1 else THRESHOLDS[level - 2]
+
+
+def _result(fake: FakeEverpin, score: float, pin_id: str, rank: int, min_level: int) -> schemas.SearchResult:
     level = _level(score)
     shares = [0.6 if step == level else 0.1 for step in range(1, 6)]
     explain = schemas.Explanation(dense_rank=rank, cosine=score, sparse_rank=None, level_probabilities=shares, matched_terms=["herb"])
-    words = {"level": level, "level_label": LEVELS[level - 1], "relevance": float(level), "explain": explain}
+    words = {"level": level, "level_label": LEVELS[level - 1], "relevance": float(level), "below_level": level < min_level, "explain": explain}
     return schemas.SearchResult(**fake.card(pin_id), score=score, **words)
 
 

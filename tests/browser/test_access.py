@@ -13,7 +13,8 @@ RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "be
 SCREENS = {
     "newest": ("", "#view-search .card"),
     "results": (HERBS, "#view-search .badge"),
-    "panel": (f"{HERBS}&pin=garden-012", "#panel .row"),
+    "filtered": (f"{HERBS}&lang=en&since=2024-05-01&level=5&below=mark&diversity=0.3", "#view-search .is-below"),
+    "panel": (f"{HERBS}&pin=garden-012&related=lang,varied", "#panel .row"),
     "feed": ("#/feed?user=user-01", "#view-feed .interest"),
     "map": ("#/map", ".legend .chip"),
 }
@@ -31,6 +32,17 @@ def test_axe_finds_nothing(visit: Visit, screen: str, width: int, scheme: str) -
     address, ready = SCREENS[screen]
     page = visit(address, width=width, height=800, scheme=scheme)
     expect(page.locator(ready).first).to_be_visible()
+    assert violations(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+def test_axe_finds_nothing_in_the_open_filters(visit: Visit, width: int, scheme: str) -> None:
+    page = visit(f"{HERBS}&lang=en&board=Greenhouse&level=3", width=width, height=800, scheme=scheme)
+    expect(page.locator("#filters-used")).to_be_visible()
+    page.locator("#filters-toggle").click()
+    expect(page.locator("#filter-fields .slider")).to_be_visible()
     assert violations(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
 

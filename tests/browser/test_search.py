@@ -1,4 +1,4 @@
-"""Search in the page: live results, relevance, filters, further pages, and answers that come too late."""
+"""Search in the page: live results, relevance, further pages, and answers that come too late."""
 
 from __future__ import annotations
 
@@ -43,27 +43,6 @@ def test_relevance_is_told_in_words_and_bars(visit: Visit) -> None:
         level = re.search(r"level (\d) of 5", badge.inner_text())
         assert level
         assert badge.locator("i.on").count() == int(level[1])
-
-
-def test_filters_narrow_and_can_be_taken_back(visit: Visit, fake: FakeEverpin) -> None:
-    page = visit(HERBS)
-    page.get_by_role("button", name="Food", exact=True).click()
-    expect(page.get_by_role("button", name="Food", exact=True)).to_have_attribute("aria-pressed", "true")
-    until(page, PINS, lambda ids: ids and all(pin_id.startswith("food") for pin_id in ids))
-    page.locator("#lang").select_option(label="German")
-    until(page, PINS, lambda ids: 0 < len(ids) < 24)
-    found = [fake.pins[str(card.get_attribute("data-pin"))].card for card in page.locator("#view-search .card").all()]
-    assert {(card.category, card.lang) for card in found} == {("food", "de")}
-    page.get_by_role("button", name="Everything").click()
-    page.locator("#lang").select_option("")
-    expect(page.locator("#view-search .card")).to_have_count(24)
-
-
-def test_nothing_found_says_so_and_offers_to_remove_filters(visit: Visit) -> None:
-    page = visit("#/search?q=nothing+at+all&lang=de")
-    expect(page.get_by_role("heading", name="Nothing fits that here")).to_be_visible()
-    page.get_by_role("button", name="Remove filters").click()
-    expect(page.get_by_role("heading", name="Nothing fits that", exact=True)).to_be_visible()
 
 
 def test_more_adds_a_page_without_repeating_a_pin(visit: Visit) -> None:
