@@ -16,10 +16,12 @@ def test_the_canary_gets_its_share(share: float) -> None:
 
 def test_a_unit_stays_where_it_is_and_a_larger_share_keeps_the_smaller_ones() -> None:
     small, large = ({unit for unit in UNITS if in_canary(unit, "m", share)} for share in (0.05, 0.2))
-    assert small and small < large
+    assert small
+    assert small < large
 
 
 def test_another_experiment_deals_anew() -> None:
     places = np.array([[position(unit, name) for unit in UNITS] for name in ("one", "other")])
     assert abs(np.corrcoef(places)[0, 1]) < 4 / np.sqrt(len(UNITS))
-    assert (places >= 0).all() and (places < 1).all()
+    assert (places >= 0).all()
+    assert (places < 1).all()
