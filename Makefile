@@ -54,6 +54,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m bench.encoder
 	$(BIN)/python -m bench.worker
 	$(BIN)/python -m bench.freshness
+	$(BIN)/python -m bench.edits
 	$(BIN)/python -m bench.guard
 	$(BIN)/python -m bench.scaling
 	$(BIN)/python -m bench.memory

@@ -39,6 +39,7 @@ def figures() -> str:
         part = freshness[key]
         lines.append(f"| {label} | {part['events']} | " + " | ".join(f"{part[name]:.0f} ms" for name in ("p50", "p90", "p99", "max")) + " |")
     parts = {
+        "edits": edit_figures,
         "retrieval": retrieval_figures,
         "students": student_figures,
         "scaling": scaling_figures,
@@ -56,6 +57,21 @@ def figures() -> str:
 def there(name: str) -> bool:
     """Whether a result was committed: those that were not measured yet are left out."""
     return (HERE / f"{name}.json").exists()
+
+
+def edit_figures(edits: dict[str, Any]) -> list[str]:
+    """From a change to the answer that shows it, one change at a time."""
+    lines = ["", f"| one change at a time, {edits['pins']} pins | changes | p50 | p90 | max | not seen within 30 s |", "|---|---|---|---|---|---|"]
+    labels = {
+        "edit_accepted_ms": "title edited, to the event accepted",
+        "edit_seen_ms": "title edited, to the search result that shows it",
+        "action_accepted_ms": "pin saved, to the event accepted",
+        "action_seen_ms": "pin saved, to the home feed that follows it",
+    }
+    for key, label in labels.items():
+        cells = ["" if edits[key][name] is None else f"{edits[key][name]:.0f} ms" for name in ("p50", "p90", "max")]
+        lines.append(f"| {label} | {edits[key]['count']} | {' | '.join(cells)} | {edits[key].get('unseen_within_30_s', '')} |")
+    return lines
 
 
 def load_figures(bench: dict[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ def test_the_readme_shows_the_committed_results() -> None:
     assert README.read_text() == rewritten(README.read_text()), "run `python -m bench.report`"
 
 
-@pytest.mark.parametrize("name", ["encoder", "worker", "freshness", "retrieval"])
+@pytest.mark.parametrize("name", ["encoder", "worker", "freshness", "edits", "retrieval"])
 def test_a_result_names_its_command_machine_and_commit(name: str) -> None:
     body = json.loads((HERE / f"{name}.json").read_text())
     assert body["command"] == f"python -m bench.{name}"
