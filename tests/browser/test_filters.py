@@ -75,7 +75,7 @@ def test_each_filter_is_in_the_request_and_in_the_address(visit: Visit, fake: Fa
     assert since == {"board": "Greenhouse", "created_since": "2024-02-01T00:00:00Z"}
     cut = body(page, lambda: page.get_by_label("Relevance at least").select_option("3"))
     assert (cut["min_level"], "below" in cut) == (3, False)
-    marked = body(page, lambda: page.get_by_label("Weaker results").select_option("Show, marked"))
+    marked = body(page, lambda: page.get_by_label("Weaker results").select_option("Mark"))
     assert (marked["min_level"], marked["below"], "diversity" in marked) == (3, "mark", False)
     page.locator(SLIDER).focus()
     varied = body(page, lambda: page.keyboard.press("ArrowRight"))
@@ -127,7 +127,7 @@ def test_weaker_results_are_left_out_or_marked(visit: Visit) -> None:
     page.get_by_label("Relevance at least").select_option("5")
     until(page, PINS, lambda ids: 0 < len(ids) < 24)
     assert page.locator("#view-search .badge.level-5").count() == page.locator("#view-search .card").count()
-    page.get_by_label("Weaker results").select_option("Show, marked")
+    page.get_by_label("Weaker results").select_option("Mark")
     expect(page.locator("#view-search .card")).to_have_count(24)
     for one in page.locator("#view-search .card").all():
         assert (one.locator(".is-below").count() == 1) == (one.locator(".badge.level-5").count() == 0)

@@ -72,3 +72,20 @@ def test_the_map_and_a_pins_story_are_of_the_live_model(real: str, blank: Visit,
     expect(page.locator("#panel .age-words")).to_contain_text("because the pin was not in the index")
     until(page, "document.querySelectorAll('#panel .row').length", lambda rows: rows > 0)
     watch.check(urlsplit(real).netloc)
+
+
+def test_filters_and_diversity_of_the_page_are_those_of_the_api(real: str, blank: Visit, watch: Watch) -> None:
+    page = blank()
+    page.goto(f"{real}/#/search?q=raised+bed+for+vegetables&lang=en&board=Vegetable+garden&since=2024-02-19&level=2&diversity=0.5")
+    expect(page.locator("#view-search .badge").first).to_be_visible()
+    ids = [str(card.get_attribute("data-pin")) for card in page.locator("#view-search .card").all()]
+    found = [httpx.get(f"{real}/v1/pins/{pin_id}").json()["pin"] for pin_id in ids]
+    assert all("Vegetable garden" in pin["boards"] and pin["lang"] == "en" and pin["created_at"] >= "2024-02-19" for pin in found)
+    assert "garden-001" not in ids, "it is on the board, and a day older"
+    page.get_by_role("button", name="Remove filter: Since 19 Feb 2024").click()
+    expect(page.locator('#view-search .card[data-pin="garden-001"]')).to_be_visible()
+    page.goto(f"{real}/#/search?pin=garden-012&related=lang,category,varied")
+    expect(page.locator("#panel .row").first).to_be_visible()
+    page.goto(f"{real}/#/feed?user=user-01&diversity=0.5")
+    expect(page.locator("#view-feed .card").first).to_be_visible()
+    watch.check(urlsplit(real).netloc)
