@@ -16,7 +16,7 @@ import httpx
 from embedder.artifact import open_artifact, read_manifest
 from embedder.onnx import OnnxEncoder
 from everpin.loading import feature_store
-from everpin.owner import live_owner
+from everpin.owner import live_owner, owners, place
 from everpin.settings import Settings
 from everpin.wiring import find_broker, open_index, worker_group
 from index.edge import MIN_FREE_BYTES
@@ -64,7 +64,7 @@ def status(config: Settings) -> dict[str, Any]:
 
 
 def _worker(config: Settings) -> dict[str, Any]:
-    owner = live_owner(config.home)
+    owner = live_owner(place(config.home, read_manifest(config.model).model_id))
     if owner is None or not owner.url:
         if config.kafka:
             return {"note": "workers run elsewhere; ask their /readyz"}
@@ -143,14 +143,14 @@ def _disk(config: Settings) -> Check:
 
 
 def _home(config: Settings) -> Check:
-    owner = live_owner(config.home)
+    working = ", ".join(f"process {owner.pid} ({owner.purpose} of {model_id})" for model_id, owner in owners(config.home).items())
     try:
         config.home.mkdir(parents=True, exist_ok=True)
         (config.home / ".doctor").touch()
         (config.home / ".doctor").unlink()
     except OSError as error:
         return Check("state folder", False, f"{config.home}: {error}", "make it writable, or set EVERPIN_HOME to a folder of yours")
-    return Check("state folder", True, f"{config.home}, " + (f"in use by process {owner.pid} ({owner.purpose})" if owner else "not in use"))
+    return Check("state folder", True, f"{config.home}, " + (f"in use by {working}" if working else "not in use"))
 
 
 def _model(config: Settings) -> Check:

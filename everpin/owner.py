@@ -1,4 +1,4 @@
-"""Who owns the embedded stores of a state folder: one process, found by a lock that dies with it.
+"""Who owns an embedded collection: one process, found by a lock that dies with it. Each model's collection has an owner of its own.
 
 The lock is the kernel's (`flock`), so a killed owner leaves nothing to clean up; the file beside it only tells others where
 the owner listens.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pins.errors import Unavailable
 
-LOCK, CARD = "owner.lock", "owner.json"
+OWNERS, LOCK, CARD = "owners", "owner.lock", "owner.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,45 +29,56 @@ class Owner:
     purpose: str = ""
 
 
+def place(home: Path, model_id: str) -> Path:
+    """The folder that holds lock and card of a model's owner."""
+    return home / OWNERS / model_id
+
+
+def owners(home: Path) -> dict[str, Owner]:
+    """The live owner of each model's collection under this state folder."""
+    found = {folder.name: live_owner(folder) for folder in sorted((home / OWNERS).glob("*"))}
+    return {model_id: owner for model_id, owner in found.items() if owner}
+
+
 @contextmanager
-def ownership(home: Path, purpose: str) -> Iterator[None]:
-    """Own the stores under `home` for the time of the block. Raises Unavailable naming a live owner."""
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / LOCK).open("a+") as lock:
+def ownership(folder: Path, purpose: str) -> Iterator[None]:
+    """Own the collection of this `place` for the time of the block. Raises Unavailable naming a live owner."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            owner = _card(home)
+            owner = _card(folder)
             who = f"process {owner.pid} ({owner.purpose})" if owner else "another process"
-            raise Unavailable(f"{home} is in use by {who}; stop it, or give this one its own EVERPIN_HOME") from error
-        announce(home, Owner(os.getpid(), purpose=purpose))
+            raise Unavailable(f"{folder} is in use by {who}; stop it, or give this one its own EVERPIN_HOME") from error
+        announce(folder, Owner(os.getpid(), purpose=purpose))
         try:
             yield
         finally:
-            (home / CARD).unlink(missing_ok=True)
+            (folder / CARD).unlink(missing_ok=True)
 
 
-def announce(home: Path, owner: Owner) -> None:
+def announce(folder: Path, owner: Owner) -> None:
     """Tell other processes where the owner listens. The file is replaced whole, never half written."""
-    fresh = home / f"{CARD}.{os.getpid()}"
+    fresh = folder / f"{CARD}.{os.getpid()}"
     fresh.write_text(json.dumps(asdict(owner)))
-    fresh.replace(home / CARD)
+    fresh.replace(folder / CARD)
 
 
-def live_owner(home: Path) -> Owner | None:
-    """The process that owns the stores now; None when there is none, or only the leavings of a dead one."""
+def live_owner(folder: Path) -> Owner | None:
+    """The process that owns the collection of this `place` now; None when there is none, or only the leavings of a dead one."""
     try:
-        with (home / LOCK).open("r") as lock:
+        with (folder / LOCK).open("r") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return None
     except BlockingIOError:
-        return _card(home) or Owner(0, purpose="starting")
+        return _card(folder) or Owner(0, purpose="starting")
     return None
 
 
-def _card(home: Path) -> Owner | None:
+def _card(folder: Path) -> Owner | None:
     try:
-        return Owner(**json.loads((home / CARD).read_text()))
+        return Owner(**json.loads((folder / CARD).read_text()))
     except (FileNotFoundError, ValueError, TypeError):
         return None

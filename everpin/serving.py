@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import httpx
 
@@ -18,21 +18,26 @@ from embedder.artifact import open_artifact, read_manifest
 from embedder.onnx import OnnxEncoder
 from embedder.query import QueryEncoder
 from everpin.model_folders import model_folder
-from everpin.owner import live_owner, ownership
+from everpin.owner import live_owner, owners, ownership, place
 from everpin.settings import Settings
 from index.edge import EdgePinIndex
 from index.loopback import LoopbackPinIndex
 from index.points import collection_name
 from index.rollout import EdgeAlias, QdrantAlias
+from index.rollout_state import EdgeRolloutState, QdrantRolloutState
+from pins.assignment import in_canary
 from pins.errors import EverpinError, Unavailable
 from pins.ports import PinIndex
 from pins.retrieval.late import SentenceVectors
+from pins.rollout import Rollout
 
 QUERY_THREADS = 1
 """Cores of one query's encoding: a query has a dozen tokens, and requests run side by side."""
 REFRESH_S = 0.5
 """How often the alias is read. A cut-over is served within this time and the opening of the model's folder."""
 OWNER_TIMEOUT_S = 10.0
+Arm = Literal["", "control", "candidate"]
+"""Which side of a canary an answer is of; empty while there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +58,25 @@ class Served:
         return collection_name(self.model_id)
 
 
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """The candidate of a rollout that answers a `share` (0 to 1) of the traffic."""
+
+    served: Served
+    share: float
+
+
 class Stores(Protocol):
-    """The alias and the collections of one installation."""
+    """The alias, the state of the rollout and the collections of one installation."""
 
     def alias(self) -> str | None:
         """The model id that the alias names; None when nobody set it. Raises Unavailable."""
 
-    def place(self) -> str:
-        """Where collections are read; another value means that what was opened before must be opened again."""
+    def rollout(self) -> Rollout | None:
+        """The rollout that is going on. Raises Unavailable, ArtifactError."""
+
+    def place(self, model_id: str) -> str:
+        """Where a model's collection is read; another value means that it must be opened again. Raises Unavailable."""
 
     def index(self, model_id: str, dimension: int) -> PinIndex:
         """A model's collection. Raises Unavailable, ArtifactError."""
@@ -73,12 +89,9 @@ class ServerStores:
         from index.qdrant import connect  # noqa: PLC0415  slow to import; the embedded index does not need it
 
         self._url, self._client = config.qdrant_url, connect(config.qdrant_url, config.qdrant_timeout_s)
-        self._alias = QdrantAlias(self._client)
+        self.alias, self.rollout = QdrantAlias(self._client).live, QdrantRolloutState(self._client).read
 
-    def alias(self) -> str | None:
-        return self._alias.live()
-
-    def place(self) -> str:
+    def place(self, model_id: str) -> str:
         return self._url
 
     def index(self, model_id: str, dimension: int) -> PinIndex:
@@ -88,37 +101,33 @@ class ServerStores:
 
 
 class EmbeddedStores:
-    """The embedded index: through its owner where there is one, else owned by this process until `stack` is closed."""
+    """The embedded index: each collection through its owner, or where nobody owns any, owned by this process until `stack` is closed."""
 
     def __init__(self, config: Settings, stack: ExitStack) -> None:
-        self._config = config
-        self._alias = EdgeAlias(config.index_home)
-        owner = live_owner(config.home)
-        self._mine = owner is None
-        if self._mine:
-            stack.enter_context(ownership(config.home, "serve"))
+        self._config, self._stack = config, stack
+        self.alias, self.rollout = EdgeAlias(config.index_home).live, EdgeRolloutState(config.index_home).read
+        self._alone = not owners(config.home)
 
-    def alias(self) -> str | None:
-        return self._alias.live()
-
-    def place(self) -> str:
-        if self._mine:
+    def place(self, model_id: str) -> str:
+        if self._alone:
             return str(self._config.index_home)
-        owner = live_owner(self._config.home)
+        owner = live_owner(place(self._config.home, model_id))
         if owner is None or not owner.url:
-            raise Unavailable(f"no process owns the index in {self._config.home} now; is the worker restarting? See `everpin status`")
+            raise Unavailable(f"no process owns the collection of {model_id} in {self._config.home} now; is its worker restarting? See `everpin status`")
         return owner.url
 
     def index(self, model_id: str, dimension: int) -> PinIndex:
-        if self._mine:
+        if self._alone:
+            self._stack.enter_context(ownership(place(self._config.home, model_id), "serve"))
             return EdgePinIndex(self._config.index_home, model_id, dimension)
-        return LoopbackPinIndex(httpx.Client(base_url=self.place(), timeout=OWNER_TIMEOUT_S), model_id)
+        return LoopbackPinIndex(httpx.Client(base_url=self.place(model_id), timeout=OWNER_TIMEOUT_S), model_id)
 
 
 class LiveModels:
-    """The model that is live now, read once per request, and others that were. Thread-safe.
+    """The model that is live now and the canary beside it, each read once per request, and others that were live. Thread-safe.
 
-    `problem` says why the alias could not be followed, empty when it is; the model that was live before is served meanwhile.
+    `problem` says why alias or rollout could not be followed, empty when they are; what was served before is served meanwhile. The candidate of
+    a rollout is opened as soon as it can be, so that a cut-over waits for nothing.
     """
 
     def __init__(self, config: Settings, stores: Stores, opened: Callable[[Served], None] = lambda served: None) -> None:
@@ -129,36 +138,50 @@ class LiveModels:
         self._default = read_manifest(config.model).model_id
         self._stop = threading.Event()
         self.problem = ""
-        self.now = self._follow()
+        self.now = self._opening(self._live())
+        self.canary: Canary | None = None
         self._opened(self.now)
 
     def start(self) -> None:
-        """Follow the alias from a thread of its own until `close`."""
+        """Follow alias and rollout from a thread of its own until `close`."""
         threading.Thread(target=self._watch, name="everpin-alias", daemon=True).start()
 
     def of(self, model_id: str) -> Served | None:
-        """A model that is or was live, at the place where collections are now; None for any other."""
-        if model_id == self.now.model_id:
-            return self.now
-        return self._open.get((model_id, self.now.place))
+        """A model that is or was live, or is the canary, at the place where its collection is now; None for any other."""
+        now, canary = self.now, self.canary
+        for served in (now, canary.served if canary else now):
+            if model_id == served.model_id:
+                return served
+        try:
+            return self._open.get((model_id, self._stores.place(model_id)))
+        except Unavailable:
+            return None
+
+    def answering(self, unit: str) -> tuple[Served, Arm]:
+        """Who answers this unit (a user, or a query or pin where no user is known): the live model, or the canary for its share of the units."""
+        now, canary = self.now, self.canary
+        if canary is None or canary.served is now:
+            return now, ""
+        return (canary.served, "candidate") if in_canary(unit, canary.served.model_id, canary.share) else (now, "control")
 
     def forget(self, model_id: str) -> None:
-        """Stop serving pages of a model that is not live: its collection is about to go."""
+        """Open no page of a model any more that is not live: its collection is about to go."""
         with self._lock:
             for key in [key for key in self._open if key[0] == model_id and self._open[key] is not self.now]:
                 del self._open[key]
 
     def refresh(self) -> None:
-        """Follow the alias once."""
+        """Follow alias and rollout once."""
         try:
-            live = self._follow()
+            live = self._opening(self._live())
+            rollout = self._stores.rollout()
         except EverpinError as error:
             self.problem = str(error)
             return
-        self.problem = ""
         if live is not self.now:
             self.now = live
             self._opened(live)
+        self.problem = self._follow(rollout)
 
     def close(self) -> None:
         """Stop following and release every collection."""
@@ -172,18 +195,36 @@ class LiveModels:
         while not self._stop.wait(REFRESH_S):
             self.refresh()
 
-    def _follow(self) -> Served:
-        model_id, place = self._stores.alias() or self._default, self._stores.place()
-        with self._lock:
-            if (model_id, place) not in self._open:
-                self._open[model_id, place] = self._serve(model_id, place)
-            return self._open[model_id, place]
+    def _follow(self, rollout: Rollout | None) -> str:
+        """Bring the canary to the rollout's state; why it cannot be, empty when it is. Before its share is asked for, a candidate may not be there yet."""
+        if rollout is None or rollout.retiring:
+            self.canary = None
+            if rollout and rollout.retiring != self.now.model_id:
+                self.forget(rollout.retiring)
+            return ""
+        try:
+            candidate = self._opening(rollout.candidate)
+        except EverpinError as error:
+            self.canary = None
+            return str(error) if rollout.share else ""
+        self.canary = Canary(candidate, rollout.share) if rollout.share and candidate is not self.now else None
+        return ""
 
-    def _serve(self, model_id: str, place: str) -> Served:
+    def _live(self) -> str:
+        return self._stores.alias() or self._default
+
+    def _opening(self, model_id: str) -> Served:
+        where = self._stores.place(model_id)
+        with self._lock:
+            if (model_id, where) not in self._open:
+                self._open[model_id, where] = self._serve(model_id, where)
+            return self._open[model_id, where]
+
+    def _serve(self, model_id: str, where: str) -> Served:
         encoders = [served.encoder for (known, _), served in self._open.items() if known == model_id]
         artifact = open_artifact(model_folder(self._config, model_id))
         encoder = encoders[0] if encoders else QueryEncoder(OnnxEncoder(artifact, QUERY_THREADS, cosmetic=False))
-        return Served(model_id, encoder, self._stores.index(model_id, artifact.manifest.dimension), SentenceVectors(encoder.encode), place)
+        return Served(model_id, encoder, self._stores.index(model_id, artifact.manifest.dimension), SentenceVectors(encoder.encode), where)
 
 
 def open_stores(config: Settings, stack: ExitStack) -> Stores:

@@ -17,7 +17,8 @@ from typing import Any
 
 import httpx
 
-from everpin.owner import live_owner
+from embedder.artifact import read_manifest
+from everpin.owner import live_owner, owners, place
 from everpin.parents import END_WITH_PARENT, SERVING_ENVIRONMENT
 from everpin.settings import Settings
 from pins.errors import Unavailable
@@ -53,7 +54,7 @@ def running_system(config: Settings, log: Path | None = None, said: Callable[[st
     The broker is the embedded one unless the settings name a Kafka. `log` receives the worker's log lines (None: standard
     error). Raises Unavailable with the end of the log when the worker does not start.
     """
-    if owner := live_owner(config.home):
+    for owner in owners(config.home).values():
         raise Unavailable(f"{config.home} is in use by process {owner.pid} ({owner.purpose}); stop it, or set another EVERPIN_HOME")
     with ExitStack() as stack:
         said("starting the broker")
@@ -130,11 +131,11 @@ def stop(process: subprocess.Popen[bytes], timeout_s: float = STOP_TIMEOUT_S) ->
 
 def _ready(config: Settings, worker: subprocess.Popen[bytes], log: Path | None) -> str:
     """The URL of the worker's routes, once it says it is ready."""
-    deadline = time.monotonic() + START_TIMEOUT_S
+    deadline, folder = time.monotonic() + START_TIMEOUT_S, place(config.home, read_manifest(config.model).model_id)
     while time.monotonic() < deadline:
         if worker.poll() is not None:
             raise Unavailable(f"the worker ended with exit code {worker.returncode} while starting{_tail(log)}")
-        owner = live_owner(config.home)
+        owner = live_owner(folder)
         if owner and owner.pid == worker.pid and owner.url and _answers(f"{owner.url}/readyz"):
             return owner.url
         time.sleep(0.1)

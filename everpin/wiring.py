@@ -15,7 +15,7 @@ from embedder.artifact import Artifact, open_artifact, read_manifest
 from embedder.onnx import OnnxEncoder
 from everpin import __version__
 from everpin.instruments import timed_encoder, timed_features, timed_index
-from everpin.owner import live_owner, ownership
+from everpin.owner import live_owner, owners, ownership, place
 from everpin.settings import Settings
 from everpin.telemetry import Telemetry
 from index.edge import EdgePinIndex
@@ -86,8 +86,8 @@ def build_features(settings: Settings) -> FeastFeatures:
 def open_index(settings: Settings, model_id: str, dimension: int, *, purpose: str, own: bool = False) -> Iterator[PinIndex]:
     """The index, for reading, or with `own` for writing.
 
-    With QDRANT_URL the server; else, when another process owns the embedded index, that process; else the embedded index
-    itself, owned for the time of the block. Raises Unavailable, also when `own` is asked for and there is an owner.
+    With QDRANT_URL the server; else, when another process owns the embedded collection of this model, that process; else the
+    collection itself, owned for the time of the block. Raises Unavailable, also when `own` is asked for and there is an owner.
     """
     with ExitStack() as stack:
         index = _index(settings, model_id, dimension, stack, purpose, own)
@@ -100,19 +100,19 @@ def _index(settings: Settings, model_id: str, dimension: int, stack: ExitStack, 
         from index.qdrant import QdrantPinIndex, connect  # noqa: PLC0415  slow to import; the embedded index does not need it
 
         return QdrantPinIndex(connect(settings.qdrant_url, settings.qdrant_timeout_s), model_id, dimension)
-    owner = None if own else live_owner(settings.home)
+    folder = place(settings.home, model_id)
+    owner = None if own else live_owner(folder)
     if owner and owner.url:
         return LoopbackPinIndex(httpx.Client(base_url=owner.url, timeout=30), model_id)
-    stack.enter_context(ownership(settings.home, purpose))
+    stack.enter_context(ownership(folder, purpose))
     return EdgePinIndex(settings.index_home, model_id, dimension)
 
 
 def find_broker(settings: Settings) -> Broker | None:
-    """Kafka by address, or the embedded broker of the process that owns the stores; None when there is neither."""
+    """Kafka by address, or the embedded broker of the workers of this state folder; None when there is neither."""
     if settings.kafka:
         return Broker.parse(settings.kafka)
-    owner = live_owner(settings.home)
-    return Broker.parse(owner.kafka) if owner and owner.kafka else None
+    return next((Broker.parse(owner.kafka) for owner in owners(settings.home).values() if owner.kafka), None)
 
 
 def require_broker(settings: Settings) -> Broker:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 ALIAS = "pins"
 FILE = "aliases.json"
 _PREFIX = collection_name("")
+_DROPPED = "dropped-"
 
 
 class EdgeAlias:
@@ -66,6 +68,21 @@ class EdgeAlias:
             fresh.unlink(missing_ok=True)
             raise Unavailable(f"{self._file} cannot be written: {error}; the alias is where it was") from error
 
+    def drop(self, model_id: str) -> bool:
+        """Remove a model's collection for good; False when there is none. The caller owns it. Raises ArtifactError for the live model, and Unavailable."""
+        if self.live() == model_id:
+            raise _is_live(model_id)
+        gone = self._root / f"{_DROPPED}{collection_name(model_id)}"
+        try:
+            shutil.rmtree(gone, ignore_errors=True)
+            (self._root / collection_name(model_id)).rename(gone)
+            shutil.rmtree(gone)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise Unavailable(f"the collection of {model_id} cannot be removed: {error}; run the command again") from error
+        return True
+
     def _damaged(self) -> ArtifactError:
         return ArtifactError(f'{self._file} is damaged; delete it (the model of EVERPIN_MODEL is served then), or write {{"{ALIAS}": "{_PREFIX}MODEL_ID"}}')
 
@@ -78,7 +95,7 @@ class QdrantAlias:
 
     def live(self) -> str | None:
         """As `EdgeAlias.live`."""
-        with _translated():
+        with translated():
             found = [alias.collection_name for alias in self._client.get_aliases().aliases if alias.alias_name == ALIAS]
         return _model_id(found[0]) if found else None
 
@@ -89,11 +106,19 @@ class QdrantAlias:
         name = collection_name(model_id)
         taken = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=ALIAS))
         given = models.CreateAliasOperation(create_alias=models.CreateAlias(alias_name=ALIAS, collection_name=name))
-        with _translated():
+        with translated():
             if not self._client.collection_exists(name):
                 raise _no_collection(name, model_id, "the server")
             there = any(alias.alias_name == ALIAS for alias in self._client.get_aliases().aliases)
             self._client.update_collection_aliases(change_aliases_operations=[taken, given] if there else [given])
+
+    def drop(self, model_id: str) -> bool:
+        """As `EdgeAlias.drop`."""
+        if self.live() == model_id:
+            raise _is_live(model_id)
+        name = collection_name(model_id)
+        with translated():
+            return self._client.collection_exists(name) and bool(self._client.delete_collection(name))
 
 
 def _model_id(name: str) -> str:
@@ -102,12 +127,17 @@ def _model_id(name: str) -> str:
     return name.removeprefix(_PREFIX)
 
 
+def _is_live(model_id: str) -> ArtifactError:
+    return ArtifactError(f"{model_id} is the live model; its collection stays until the alias is moved away from it")
+
+
 def _no_collection(name: str, model_id: str, where: str) -> ArtifactError:
     return ArtifactError(f"{where} has no collection {name}; start a worker of {model_id} and fill its collection before the alias is moved to it")
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """Qdrant's errors as Unavailable."""
     from qdrant_client.http.exceptions import ApiException  # noqa: PLC0415  as above
 
     try:

@@ -32,7 +32,7 @@ import faust
 
 from everpin.http import Vitals, listening, worker_app
 from everpin.logs import configure_logging
-from everpin.owner import Owner, announce
+from everpin.owner import Owner, announce, place
 from everpin.parents import end_with_parent, share_the_interpreter
 from everpin.settings import Settings, settings
 from everpin.wiring import WorkerParts, now_us, require_broker, worker_group, worker_parts
@@ -285,7 +285,7 @@ def _main() -> None:
             vitals = Vitals()
             with listening(worker_app(parts, vitals), config.http_port, config.http_host) as url:
                 if not config.qdrant_url:
-                    announce(config.home, Owner(os.getpid(), url, str(broker), "worker"))
+                    announce(place(config.home, parts.encoder.model_id), Owner(os.getpid(), url, str(broker), "worker"))
                 log.info("worker %d: model %s, broker %s, routes %s", os.getpid(), parts.encoder.model_id, broker, url)
                 _run(WorkerProcess(parts, broker, vitals))
     except EverpinError as error:

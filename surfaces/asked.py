@@ -10,7 +10,7 @@ from fastapi import Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from everpin.serving import LiveModels, Served
+from everpin.serving import Arm, LiveModels, Served
 from everpin.settings import Settings
 from pins.ports import Hit
 from surfaces.cosaves import CoSaves
@@ -38,11 +38,20 @@ class Surface:
 
 
 class Asked:
-    """One request. Which model answers it is decided here, once, however the alias moves meanwhile."""
+    """One request. Which model answers it is decided here, once, however the alias moves meanwhile.
 
-    def __init__(self, request: Request, served: Served | None = None) -> None:
+    `unit`: whom a canary's share is counted by (the user, or the query or pin); `arm` is the side it fell on, empty where there is no canary.
+    """
+
+    def __init__(self, request: Request, served: Served | None = None, unit: str = "") -> None:
         self.surface: Surface = request.app.state.surface
-        self.served = served or self.surface.live.now
+        self.arm: Arm = ""
+        if served:
+            self.served = served
+        elif unit:
+            self.served, self.arm = self.surface.live.answering(unit)
+        else:
+            self.served = self.surface.live.now
         self.request_id = request_id(request)
         self.stages = Stages()
         self.stage = self.stages.stage

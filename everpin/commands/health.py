@@ -17,7 +17,7 @@ from rich.table import Column, Table
 from everpin import __version__
 from everpin.checks import doctor, status
 from everpin.commands.output import PARTIAL, AsJson, emit
-from everpin.owner import live_owner
+from everpin.owner import owners
 from everpin.settings import Settings, settings, variable
 from everpin.top import GONE_S, TIMEOUT_S, Watcher, healthy, screen
 from pins.errors import Unavailable
@@ -69,8 +69,7 @@ def _frames(watcher: Watcher, interval: float, console: Console) -> None:
 
 
 def _owner_urls() -> Sequence[str]:
-    owner = live_owner(settings().home)
-    return [owner.url] if owner and owner.url else []
+    return [owner.url for owner in owners(settings().home).values() if owner.url]
 
 
 def _root(url: str) -> str:

@@ -28,7 +28,7 @@ def feed(request: Request, user_id: UserIdPath, limit: LimitQuery = 20, diversit
     same = digest("feed", user_id, diversity)
     if cursor is not None:
         return _next(request, user_id, limit, cursor, same)
-    asked = Asked(request)
+    asked = Asked(request, unit=user_id)
     with asked.stage("history"):
         history = asked.surface.people.history(user_id)
     at_us = now_us()

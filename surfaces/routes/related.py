@@ -39,7 +39,7 @@ def related(
             for place, hit in read_again(asked, rest.places[:limit])
         ]
         return _answer(asked, pin_id, page, rest.places[limit:], same)
-    asked = Asked(request)
+    asked = Asked(request, unit=pin_id)
     options = RelatedOptions(limit=limit, where=Where(lang=lang, category=category), diversity=diversity, depth=depth(limit))
     found = related_pins(pin_id, asked.served.index, options, asked.surface.cosaves.of(pin_id) if cosaves else None, asked.stage).results
     page = [RelatedResult(score=round(one.cosine, 5), why=one.why, duplicates=list(one.duplicates), **card(one.hit)) for one in found[:limit]]

@@ -51,7 +51,7 @@ def micros(moment: datetime) -> int:
 
 
 def _first(request: Request, wanted: SearchRequest, query: str) -> tuple[Asked, Sequence[Found], Sequence[Place]]:
-    asked = Asked(request)
+    asked = Asked(request, unit=query)
     options = SearchOptions(
         limit=wanted.limit,
         where=where(wanted.filters),

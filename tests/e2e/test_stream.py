@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from everpin.loading import feature_store
-from everpin.owner import live_owner
+from everpin.owner import live_owner, place
 from everpin.settings import SHIPPED_MODEL
 from everpin.wiring import now_us, open_index
 from pins.errors import Unavailable
@@ -274,7 +274,7 @@ def test_a_home_feed_and_a_cold_user(stage: Stage) -> None:
 
 
 def test_the_state_folder_has_one_owner(stage: Stage) -> None:
-    owner = live_owner(stage.config.home)
+    owner = live_owner(place(stage.config.home, SHIPPED_MODEL.name))
     assert owner is not None
     assert owner.pid == stage.system.worker.pid
     with pytest.raises(Unavailable, match=f"process {owner.pid}"), open_index(stage.config, SHIPPED_MODEL.name, 384, purpose="a rival", own=True):

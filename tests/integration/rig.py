@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from everpin.owner import live_owner
+from everpin.owner import owners
 from everpin.settings import Settings
 from everpin.wiring import build_artifact, build_encoder, now_us, open_index, worker_group
 from pins.changes import IndexedPin
@@ -54,8 +54,8 @@ class Rig:
 
         def found() -> str:
             assert worker.poll() is None, f"the worker ended with exit code {worker.poll()}:\n{self.tail()}"
-            owner = live_owner(self.home)
-            return owner.url if owner and owner.pid == worker.pid and owner.url and self.ready(owner.url) else ""
+            urls = [owner.url for owner in owners(self.home).values() if owner.pid == worker.pid and owner.url]
+            return urls[0] if urls and self.ready(urls[0]) else ""
 
         return until(found, "the worker is ready", 90)
 

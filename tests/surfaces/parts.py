@@ -11,17 +11,19 @@ import httpx
 
 from everpin.importers import PinRow, read_jsonl
 from everpin.keys import KeyRing, RateLimiter
-from everpin.owner import ownership
+from everpin.owner import ownership, place
 from everpin.serving import LiveModels
 from everpin.settings import SHIPPED_MODEL, Settings
 from everpin.wiring import build_encoder
 from index.edge import EdgePinIndex
 from index.rollout import EdgeAlias
+from index.rollout_state import EdgeRolloutState
 from pins.actions import UserActed
 from pins.events import PinEvent, PinUpdated
 from pins.features import FeatureRow
 from pins.indexer import PinIndexer
 from pins.ports import PinIndex
+from pins.rollout import Rollout
 from surfaces.access import Access
 from surfaces.app import build_app
 from surfaces.asked import Surface
@@ -41,18 +43,21 @@ T0 = 1_764_000_000_000_000
 
 
 class TestStores:
-    """Collections of this process, and an alias that a test moves."""
+    """Collections of this process, and an alias and a rollout that a test moves."""
 
     __test__ = False
 
     def __init__(self, home: Path) -> None:
-        self.home, self.moved = home, EdgeAlias(home)
+        self.home, self.moved, self.state = home, EdgeAlias(home), EdgeRolloutState(home)
         self.opened: dict[str, PinIndex] = {}
 
     def alias(self) -> str | None:
         return self.moved.live()
 
-    def place(self) -> str:
+    def rollout(self) -> Rollout | None:
+        return self.state.read()
+
+    def place(self, model_id: str) -> str:
         return str(self.home)
 
     def index(self, model_id: str, dimension: int) -> PinIndex:
@@ -99,7 +104,7 @@ class Running:
 def running(home: Path, models: Sequence[Path] = (SHIPPED_MODEL,), pins: int = 120, limits: Limits = Limits()) -> Iterator[Running]:
     """Everything but the network: `pins` sample pins in a collection of each model, the first of them live."""
     with ExitStack() as stack:
-        stack.enter_context(ownership(home, "test"))
+        stack.enter_context(ownership(place(home, "everpin-l6-v1"), "test"))
         features, stores, indexers = ClosingFeatures(), TestStores(home / "index"), {}
         rows = [row for row in read_jsonl(SAMPLE) if isinstance(row, PinRow)][:pins]
         features.write([feature for row in rows for feature in row.rows(T0)])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from everpin.importers import PinRow, read_jsonl
-from everpin.owner import Owner, announce, live_owner, ownership
+from everpin.owner import Owner, announce, live_owner, ownership, place
 from everpin.serving import EmbeddedStores, LiveModels, ServerStores, open_stores
 from everpin.settings import Settings
 from everpin.wiring import build_encoder
@@ -82,22 +82,24 @@ def test_without_an_owner_the_embedded_index_is_owned(tmp_path: Path) -> None:
         stack.callback(live.close)
         fill(live.now.index, config)
         assert best(live) == "food-001"
-        owner = live_owner(tmp_path)
+        mine = place(tmp_path, "everpin-l6-v1")
+        owner = live_owner(mine)
         assert owner is not None
         assert owner.purpose == "serve"
-        with pytest.raises(Unavailable, match="serve"), ownership(tmp_path, "worker"):
+        with pytest.raises(Unavailable, match="serve"), ownership(mine, "worker"):
             pass
-    assert live_owner(tmp_path) is None
+    assert live_owner(mine) is None
 
 
 def test_beside_an_owner_the_index_is_read_through_it_and_found_again_when_it_moves(tmp_path: Path) -> None:
     config = Settings(home=tmp_path)
-    with ownership(tmp_path, "worker"):
+    mine = place(tmp_path, "everpin-l6-v1")
+    with ownership(mine, "worker"):
         index = EdgePinIndex(config.index_home, "everpin-l6-v1", 384)
         fill(index, config)
         with ExitStack() as stack:
             with serving(routes(index)) as url:
-                announce(tmp_path, Owner(1, url))
+                announce(mine, Owner(1, url))
                 stores = open_stores(config, stack)
                 assert isinstance(stores, EmbeddedStores)
                 live = LiveModels(config, stores)
@@ -107,7 +109,7 @@ def test_beside_an_owner_the_index_is_read_through_it_and_found_again_when_it_mo
             with pytest.raises(Unavailable):
                 best(live)
             with serving(routes(index)) as url:
-                announce(tmp_path, Owner(1, url))
+                announce(mine, Owner(1, url))
                 live.refresh()
                 assert best(live) == "food-001"
                 assert live.now.encoder is encoder
@@ -116,5 +118,5 @@ def test_beside_an_owner_the_index_is_read_through_it_and_found_again_when_it_mo
 
 
 def test_an_owner_without_routes_is_waited_for(tmp_path: Path) -> None:
-    with ownership(tmp_path, "worker"), ExitStack() as stack, pytest.raises(Unavailable, match="everpin status"):
+    with ownership(place(tmp_path, "everpin-l6-v1"), "worker"), ExitStack() as stack, pytest.raises(Unavailable, match="everpin status"):
         LiveModels(Settings(home=tmp_path), open_stores(Settings(home=tmp_path), stack))

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from everpin.cli import app
 from everpin.commands import health
 from everpin.http import listening
-from everpin.owner import Owner, announce, ownership
+from everpin.owner import Owner, announce, ownership, place
 from everpin.settings import settings
 from everpin.telemetry import Telemetry
 from everpin.top import Scrape, Watcher, by_label, frame, healthy, increase, parse, quantile, scrape, screen, trend, value
@@ -287,8 +287,9 @@ def test_the_command_exits_1_when_a_named_worker_is_gone(home: Any, url: str) ->
 
 def test_the_command_finds_the_owner_of_the_home(home: Any, worker: Worker, url: str) -> None:
     worker.reasons = ["this worker has not joined its group yet, or is between two assignments"]
-    with ownership(home, "test"):
-        announce(home, Owner(1, url, "", "worker"))
+    folder = place(home, "m")
+    with ownership(folder, "test"):
+        announce(folder, Owner(1, url, "", "worker"))
         code, text = top("--json")
     assert code == 1
     assert json.loads(text)["workers"][0]["reasons"] == worker.reasons
