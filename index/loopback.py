@@ -1,8 +1,9 @@
 """Reading an embedded index that another process owns: that process's routes, and the client that uses them.
 
 The embedded engine has one owner. Everybody else on this machine reads through it over loopback HTTP; writes go through
-events, as everywhere. The sweep of old tombstones is the one order it takes: only an owner can rewrite its folder. What is asked often
-travels as `index.wire` has it.
+events, as everywhere, but for a backfill's: those arrive here decided, each guarded by the version it was decided on, so it does not
+matter in which order they and the owner's own are written (docs/adr/0002). The sweep of old tombstones is the one order the owner
+takes: only it can rewrite its folder. What is asked often travels as `index.wire` has it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 import httpx
 import orjson
 from fastapi import APIRouter, Body, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from index.connections import Connections
 from index.held import Held
@@ -23,15 +25,19 @@ from index.wire import (
     pack_asks,
     pack_briefs,
     pack_records,
+    pack_refusal,
     pack_vectors,
+    pack_writes,
     unpack_answers,
     unpack_asks,
     unpack_briefs,
     unpack_records,
+    unpack_refusal,
     unpack_vectors,
+    unpack_writes,
 )
 from pins.changes import IndexedPin
-from pins.errors import ArtifactError, Unavailable
+from pins.errors import ArtifactError, Unavailable, Unembeddable
 from pins.ports import Ask, Hit, PinIndex, PointWrite, Vector, Where
 
 T = TypeVar("T")
@@ -39,6 +45,12 @@ SWEEP_TIMEOUT_S = 1800.0
 """A sweep rewrites the owner's whole folder, some 4,000 points a second, before it answers."""
 SEARCH_TIMEOUT_S = 30.0
 """For a client that has no limit of its own."""
+WRITTEN_AT_ONCE = 64
+"""Points in one request, some 20 ms of the owner's: nobody who searches waits longer than that for a backfill."""
+MOST_WRITES = 256
+"""Points that an owner takes in one request."""
+PACKED = "application/octet-stream"
+"""What a write must say it is: a page in a browser cannot, so none can write to an owner behind its reader's back."""
 
 
 def routes(index: PinIndex) -> APIRouter:
@@ -65,7 +77,41 @@ def routes(index: PinIndex) -> APIRouter:
         ("/index/vectors", lambda body: pack_vectors(index.vectors(_ids(body)))),
     ):
         router.add_route(path, _raw(act), methods=["POST"])
+    router.add_route("/index/write", _written(index), methods=["POST"])
+    router.add_route("/index/flush", _flushed(index), methods=["POST"])
     return router
+
+
+def _written(index: PinIndex) -> Callable[[Request], Awaitable[Response]]:
+    """Guarded writes in, the ids of those that landed out; 422 says why one of them was refused. In a thread, so that searches go on meanwhile."""
+
+    def write(body: bytes) -> Response:
+        writes = unpack_writes(body)
+        if len(writes) > MOST_WRITES:
+            raise ValueError(f"{len(writes)} writes; send at most {MOST_WRITES} at once")
+        try:
+            return Response(orjson.dumps(sorted(index.write(writes))), media_type="application/json")
+        except Unembeddable as error:
+            return Response(pack_refusal(error), status_code=422, media_type="application/json")
+
+    async def answered(request: Request) -> Response:
+        if request.headers.get("content-type") != PACKED:
+            return Response(f"writes are {PACKED}", status_code=415)
+        body = await request.body()
+        return await _answering(lambda: run_in_threadpool(write, body))
+
+    return answered
+
+
+def _flushed(index: PinIndex) -> Callable[[Request], Awaitable[Response]]:
+    async def flush() -> Response:
+        await run_in_threadpool(index.flush)
+        return Response("{}", media_type="application/json")
+
+    async def answered(request: Request) -> Response:
+        return await _answering(flush)
+
+    return answered
 
 
 def _bodies(index: PinIndex, pin_ids: Sequence[str]) -> list[Hit]:
@@ -85,18 +131,27 @@ def _raw(act: Callable[[bytes], bytes]) -> Callable[[Request], Awaitable[Respons
     """A route of bytes in, bytes out, without the framework's models, because it is asked hundreds of times a second."""
 
     async def answered(request: Request) -> Response:
-        try:
-            return Response(act(await request.body()), media_type="application/octet-stream")  # the engine lets no other thread run anyway
-        except Unavailable as error:
-            return Response(str(error), status_code=503)
-        except (ValueError, TypeError, KeyError) as error:
-            return Response(f"this cannot be read: {error}", status_code=400)
+        body = await request.body()
+
+        async def done() -> Response:
+            return Response(act(body), media_type=PACKED)  # the engine lets no other thread run anyway
+
+        return await _answering(done)
 
     return answered
 
 
+async def _answering(act: Callable[[], Awaitable[Response]]) -> Response:
+    try:
+        return await act()
+    except Unavailable as error:
+        return Response(str(error), status_code=503)
+    except (ValueError, TypeError, KeyError) as error:
+        return Response(f"this cannot be read: {error}", status_code=400)
+
+
 class LoopbackPinIndex:
-    """The reader's side: a PinIndex that reads through the owner, asks it to sweep, and refuses to write."""
+    """The other side: a PinIndex that reads and writes through the owner, and asks it to sweep."""
 
     def __init__(self, client: httpx.Client, model_id: str) -> None:
         self._client, self.model_id = client, model_id
@@ -110,7 +165,23 @@ class LoopbackPinIndex:
         return self._exchanged("/index/known", orjson.dumps({"pin_ids": list(pin_ids)}), unpack_records)
 
     def write(self, points: Sequence[PointWrite]) -> set[str]:
-        raise Unavailable(f"only the owner of the index writes to it ({len(points)} points refused); send an event instead")
+        """In parts of WRITTEN_AT_ONCE. A part that arrived twice, because its answer was lost, counts as a lost race, as it then is."""
+        landed: set[str] = set()
+        for start in range(0, len(points), WRITTEN_AT_ONCE):
+            landed |= self._write(points[start : start + WRITTEN_AT_ONCE])
+        return landed
+
+    def _write(self, points: Sequence[PointWrite]) -> set[str]:
+        body = pack_writes(points)
+        try:
+            answer = self._client.post("/index/write", content=body, headers={"Content-Type": PACKED})
+            if answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
+                raise unpack_refusal(answer.content)
+            if not answer.is_success:
+                raise Unavailable(f"the process that owns the index wrote nothing: {answer.status_code}, {answer.text[:500]}; see `everpin status`")
+            return set(orjson.loads(answer.content))
+        except (httpx.HTTPError, ValueError, TypeError, KeyError) as error:
+            raise Unavailable(f"the process that owns the index does not take writes: {error!r}; see `everpin status`") from error
 
     def search(self, vector: Vector, limit: int, where: Where = Where()) -> Sequence[Hit]:
         return self.ask([Ask(limit, vector, where=where)])[0]
@@ -140,7 +211,8 @@ class LoopbackPinIndex:
         return counts
 
     def flush(self) -> None:
-        """The owner flushes."""
+        """Has the owner flush."""
+        self._answer("POST", "/index/flush")
 
     def close(self) -> None:
         self._connections.close()

@@ -1,7 +1,7 @@
 """How searches and their answers travel between the owner of an embedded index and its readers.
 
 One line of JSON, then the vectors as one block of little-endian float32, in the order in which the line names their lengths. A pin that several
-searches of one request found travels once.
+searches of one request found travels once. Guarded writes of a backfill travel the same way, each with its whole record.
 """
 
 from __future__ import annotations
@@ -16,9 +16,14 @@ import orjson
 from index.held import Brief
 from index.points import goes_by
 from pins.changes import IndexedPin
-from pins.ports import Ask, Hit, Terms, Vector, Where
+from pins.errors import Unembeddable
+from pins.ports import Ask, Hit, PointWrite, Terms, Vector, Where
 
 NOWHERE = Where()
+_TEXTS = ("pin_id", "model_id", "text", "fingerprint", "seen", "reason", "refused")
+_NUMBERS = ("v", "template_version", "embedded_at_us")
+_FLAGS = ("dead", "embedded")
+_OBJECTS = ("fields", "as_of")
 
 
 def pack_asks(asks: Sequence[Ask]) -> bytes:
@@ -100,6 +105,52 @@ def unpack_records(body: bytes) -> dict[str, IndexedPin]:
     return {pin_id: IndexedPin(**record) for pin_id, record in orjson.loads(body).items()}
 
 
+def pack_writes(writes: Sequence[PointWrite]) -> bytes:
+    """Guarded writes as bytes. Raises TypeError for a record that JSON cannot hold."""
+    lines = [[write.record, write.expected_v, -1 if write.vector is None else len(write.vector), write.keep_vector] for write in writes]
+    return _joined(lines, [write.vector for write in writes if write.vector is not None])
+
+
+def unpack_writes(body: bytes) -> list[PointWrite]:
+    """What `pack_writes` made bytes of; vectors are read-only views of one block. Raises ValueError, TypeError or KeyError for anything else."""
+    lines, numbers = _split(body)
+    writes, start = [], 0
+    for record, expected_v, length, keep_vector in lines:
+        if not (expected_v is None or _is_number(expected_v)) or not isinstance(length, int) or not isinstance(keep_vector, bool):
+            raise TypeError("a write is a record, the version it was decided on or null, the length of its vector or -1, and whether it keeps the vector")
+        vector = None if length < 0 else numbers[start : start + length]
+        start += max(0, length)
+        writes.append(PointWrite(_record(record), expected_v, vector, keep_vector))
+    if start != len(numbers):
+        raise ValueError(f"the lines name {start} numbers of vectors, {len(numbers)} follow")
+    return writes
+
+
+def pack_refusal(refused: Unembeddable) -> bytes:
+    """Why a write was refused, as bytes."""
+    return orjson.dumps({"reason": refused.reason, "detail": refused.detail})
+
+
+def unpack_refusal(body: bytes) -> Unembeddable:
+    """What `pack_refusal` made bytes of. Raises ValueError, TypeError or KeyError for anything else."""
+    told = orjson.loads(body)
+    return Unembeddable(str(told["reason"]), str(told["detail"]))
+
+
+def _record(stored: dict[str, Any]) -> IndexedPin:
+    """A record that was sent. Raises TypeError, KeyError for one that no sender made: what is written here is read by everybody."""
+    kinds = [(_TEXTS, str), (_FLAGS, bool), (_OBJECTS, dict)]
+    wrong = [name for names, kind in kinds for name in names if not isinstance(stored[name], kind)]
+    wrong += [name for name in _NUMBERS if not isinstance(stored[name], int) or isinstance(stored[name], bool)]
+    if wrong:
+        raise TypeError(f"a record's {wrong[0]} cannot be {stored[wrong[0]]!r:.80}")
+    return IndexedPin(**stored)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _where(where: Where) -> dict[str, Any] | None:
     return None if where == NOWHERE else asdict(where) | {"without": sorted(where.without)}
 
@@ -112,7 +163,7 @@ def _by(by: Vector | Terms, vectors: list[Vector]) -> Any:
 
 
 def _joined(line: Any, vectors: Sequence[Vector]) -> bytes:
-    return b"\n".join((orjson.dumps(line), b"".join(np.asarray(vector, "<f4").tobytes() for vector in vectors)))
+    return b"\n".join((orjson.dumps(line, default=dict), b"".join(np.asarray(vector, "<f4").tobytes() for vector in vectors)))
 
 
 def _split(body: bytes) -> tuple[Any, Vector]:

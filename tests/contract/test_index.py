@@ -233,8 +233,8 @@ def _read_through(owner: EdgePinIndex, client: httpx.Client) -> None:
     put(owner, "p3", 5, dead=True, embedded=False)
     assert remote.sweep(6) == {"dead": 1, "nameless": 0}
     assert owner.known(["p3"]) == {}
-    with pytest.raises(Unavailable, match="owner"):
-        remote.write([PointWrite(record("p3"), None, vector(3))])
+    assert remote.write([PointWrite(record("p3"), None, vector(3))]) == {"p3"}
+    assert owner.known(["p3"]) == {"p3": record("p3")}
     with pytest.raises(ArtifactError, match="other-model"):
         LoopbackPinIndex(client, "other-model")
     remote.close()

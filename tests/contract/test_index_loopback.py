@@ -21,12 +21,13 @@ from index.bodies import Bodies, Body
 from index.connections import Connections
 from index.edge import EdgePinIndex
 from index.held import Held
-from index.loopback import LoopbackPinIndex, routes
-from index.wire import pack_answers, pack_asks, unpack_answers, unpack_asks
-from pins.errors import Unavailable
+from index.loopback import MOST_WRITES, PACKED, WRITTEN_AT_ONCE, LoopbackPinIndex, routes
+from index.wire import pack_answers, pack_asks, pack_writes, unpack_answers, unpack_asks, unpack_writes
+from pins.changes import IndexedPin
+from pins.errors import Unavailable, Unembeddable
 from pins.lexical import terms_of_query
-from pins.ports import Ask, Hit, Terms, Where
-from tests.contract.records import DIMENSION, MODEL, put, vector
+from pins.ports import Ask, Hit, PointWrite, Terms, Where
+from tests.contract.records import DIMENSION, MODEL, put, record, vector
 from tests.serving import serving
 
 WHERES = st.builds(Where, lang=st.none() | st.text(max_size=3), created_since_us=st.none() | st.integers(0, 2**53), without=st.frozensets(st.text(max_size=3)))
@@ -209,3 +210,88 @@ def test_what_a_reader_holds_is_bounded_and_what_is_gone_is_left_out() -> None:
     held.hits([[("c", 1, 0.1)]])
     held.hits([[("b", 1, 0.1)]])
     assert shown == [["a", "gone", "b"], ["c"], ["b"]]
+
+
+PLAIN = st.text(st.characters(codec="utf-8"), max_size=5)
+RECORDS = st.builds(
+    IndexedPin,
+    PLAIN,
+    st.integers(1, 2**53),
+    dead=st.booleans(),
+    embedded=st.booleans(),
+    model_id=PLAIN,
+    text=PLAIN,
+    fields=st.dictionaries(PLAIN, st.text(st.characters(codec="utf-8")) | st.integers(-(2**63), 2**63 - 1) | st.lists(PLAIN)),
+    as_of=st.dictionaries(PLAIN, st.integers(0, 2**53)),
+    refused=PLAIN,
+)
+
+
+@given(st.lists(st.tuples(RECORDS, st.none() | st.integers(0, 2**53) | st.just(1.5), st.none() | st.integers(0, 9), st.booleans()), max_size=4))
+def test_writes_travel_whole(drawn: list[tuple[IndexedPin, int | None, int | None, bool]]) -> None:
+    sent = [PointWrite(one, expected, None if seed is None else vector(seed), keep) for one, expected, seed, keep in drawn]
+    arrived = unpack_writes(pack_writes(sent))
+    assert [(write.record, write.expected_v, write.keep_vector) for write in arrived] == [(write.record, write.expected_v, write.keep_vector) for write in sent]
+    for one, other in zip(arrived, sent, strict=True):
+        assert (one.vector is None) == (other.vector is None)
+        assert one.vector is None or np.array_equal(one.vector, other.vector)
+
+
+def test_guarded_writes_through_the_owner_race_its_own(tmp_path: Path) -> None:
+    with owned(tmp_path) as (owner, url):
+        remote = LoopbackPinIndex(httpx.Client(base_url=url, timeout=30), MODEL)
+        known = remote.known(["p"])["p"]
+        put(owner, "p", known.v + 1, expected=known.v, seed=7, text="the owner was faster")
+        late = PointWrite(record("p", known.v + 2, text="decided on an older record"), known.v, vector(3))
+        fresh = PointWrite(record("r", 5, text="a new pin", fields={"lang": "ja", "boards": ["弁当"]}), None, vector(4))
+        dead = PointWrite(record("s", 5, dead=True, embedded=False, text=""), None)
+        assert remote.write([late, fresh, dead]) == {"r", "s"}
+        assert owner.known(["p"])["p"].text == "the owner was faster"
+        assert owner.known(["r"])["r"] == fresh.record
+        assert owner.known(["s"])["s"].dead
+        np.testing.assert_allclose(owner.vectors(["r"])["r"], vector(4), atol=1e-6)
+        assert remote.write([PointWrite(record("r", 6, text="a new pin", fields={}), 5, keep_vector=True)]) == {"r"}
+        np.testing.assert_allclose(owner.vectors(["r"])["r"], vector(4), atol=1e-6)
+        assert remote.write([]) == set()
+        remote.flush()
+        remote.close()
+
+
+def test_many_writes_go_in_parts_and_all_land(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with owned(tmp_path) as (owner, url):
+        parts: list[int] = []
+        write = owner.write
+        monkeypatch.setattr(owner, "write", lambda some: (parts.append(len(some)), write(some))[1])
+        remote = LoopbackPinIndex(httpx.Client(base_url=url, timeout=30), MODEL)
+        count = 2 * WRITTEN_AT_ONCE + 3
+        assert len(remote.write([PointWrite(record(f"n{number}"), None, vector(number)) for number in range(count)])) == count
+        assert parts == [WRITTEN_AT_ONCE, WRITTEN_AT_ONCE, 3]
+        assert owner.counts()["live"] == count + 2
+        remote.close()
+
+
+def test_a_refused_point_is_told_as_such_and_nothing_else_is_taken_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with owned(tmp_path) as (owner, url):
+        client = httpx.Client(base_url=url, timeout=30)
+        remote = LoopbackPinIndex(client, MODEL)
+        with pytest.raises(Unembeddable, match="not finite") as refused:
+            remote.write([PointWrite(record("n"), None, np.full(DIMENSION, np.nan, np.float32))])
+        assert refused.value.reason == "bad_vector"
+        assert owner.known(["n"]) == {}
+        good = pack_writes([PointWrite(record("n"), None, vector(1))])
+        packed = {"Content-Type": PACKED}
+        for body in (b"", b"{", b"[3]\n", b"[[{},null,-1,false]]\n", good + b"abcd", good[:-4], good.replace(b'"dead":false', b'"dead":"no"')):
+            answer = client.post("/index/write", content=body, headers=packed)
+            assert answer.status_code == 400, body
+        too_many = pack_writes([PointWrite(record(f"n{number}"), None) for number in range(MOST_WRITES + 1)])
+        assert client.post("/index/write", content=too_many, headers=packed).status_code == 400
+        assert client.post("/index/write", content=good, headers={"Content-Type": "text/plain"}).status_code == 415
+        assert owner.counts()["live"] == 2
+        with pytest.raises(Unavailable, match="cannot be read"):
+            remote.write([PointWrite(record("n"), None, vector(1))] * 2)
+        monkeypatch.setattr(owner, "write", lambda writes: (_ for _ in ()).throw(Unavailable("the disk is full")))
+        with pytest.raises(Unavailable, match="the disk is full"):
+            remote.write([PointWrite(record("n"), None, vector(1))])
+    with pytest.raises(Unavailable, match="everpin status"):
+        remote.write([PointWrite(record("n"), None, vector(1))])
+    remote.close()
