@@ -17,7 +17,7 @@ from index.qdrant import QdrantPinIndex, connect
 from pins.ports import PinIndex, PointWrite
 from tests.contract.records import DIMENSION, MODEL
 from tests.fakes import FakeIndex
-from tests.services.qdrant import qdrant_double
+from tests.services.qdrant import empty, qdrant_double
 from tests.serving import serving
 
 SERVER = os.environ.get("EVERPIN_TEST_QDRANT")
@@ -56,10 +56,18 @@ def index(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PinIndex]:
     made.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def qdrant_url() -> Iterator[str]:
+    """One stand-in for the whole run: a test keeps to a collection of its own."""
     with qdrant_double() as (url, _):
         yield url
+
+
+@pytest.fixture
+def empty_qdrant(qdrant_url: str) -> str:
+    """The same for a test that takes it without collections and aliases."""
+    empty(qdrant_url)
+    return qdrant_url
 
 
 def _read_through(folder: Path) -> Iterator[PinIndex]:

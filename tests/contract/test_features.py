@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typeguard
 
 from pins.actions import FORGOTTEN, HistoryWrite, StoredHistory, UserActed, UserForgotten, history_row, record
 from pins.errors import Unavailable
@@ -18,6 +16,8 @@ from pins.features import FeatureRow, UserAction
 from pins.ports import FeatureSource
 from streams.features import DEFAULT_YAML, FeastFeatures
 from tests.fakes import FakeFeatures
+from tests.faults.processes import script
+from tests.files import holding
 
 T0 = 1_764_000_000_000_000
 REDIS_YAML = DEFAULT_YAML.with_name("feature_store.redis.yaml")
@@ -202,10 +202,6 @@ def test_overwritten_text_leaves_the_files(tmp_path: Path, monkeypatch: pytest.M
     features.close()
 
 
-def holding(folder: Path, needle: bytes) -> list[str]:
-    return [path.name for path in folder.rglob("*") if path.is_file() and needle in path.read_bytes()]
-
-
 RACER = """
 import sys
 from pathlib import Path
@@ -241,22 +237,21 @@ def test_no_action_is_lost_between_two_writing_processes(store: str, tmp_path: P
     if store == "redis":
         monkeypatch.setenv("EVERPIN_REDIS", request.getfixturevalue("redis_url").removeprefix("redis://").split("/")[0])
     features = FeastFeatures(tmp_path, yaml)
-    actors = [subprocess.Popen([sys.executable, "-W", "ignore", "-c", ACTOR, str(tmp_path), str(yaml), str(parity)]) for parity in (0, 1)]
-    assert [actor.wait(120) for actor in actors] == [0, 0]
+    actors = [script(ACTOR, [tmp_path, yaml, parity], tmp_path / "log") for parity in (0, 1)]
+    assert [actor.wait(120) for actor in actors] == [0, 0], (tmp_path / "log").read_text()
     for n in range(4):
         assert [action.pin_id for action in features.history(f"acting{n}")] == [f"p{at}" for at in range(60)]
     features.close()
 
 
 @pytest.mark.parametrize("store", ["sqlite", "redis"])
-def test_the_newest_row_wins_between_two_writing_processes(store: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    environment, yaml = dict(os.environ), DEFAULT_YAML
+def test_the_newest_row_wins_between_two_writing_processes(store: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    yaml = REDIS_YAML if store == "redis" else DEFAULT_YAML
     if store == "redis":
-        environment["EVERPIN_REDIS"] = request.getfixturevalue("redis_url").removeprefix("redis://").split("/")[0]
-        os.environ["EVERPIN_REDIS"], yaml = environment["EVERPIN_REDIS"], REDIS_YAML
+        monkeypatch.setenv("EVERPIN_REDIS", request.getfixturevalue("redis_url").removeprefix("redis://").split("/")[0])
     features = FeastFeatures(tmp_path, yaml)
-    racers = [subprocess.Popen([sys.executable, "-W", "ignore", "-c", RACER, str(tmp_path), str(yaml), str(parity)], env=environment) for parity in (0, 1)]
-    assert [racer.wait(120) for racer in racers] == [0, 0]
+    racers = [script(RACER, [tmp_path, yaml, parity], tmp_path / "log") for parity in (0, 1)]
+    assert [racer.wait(120) for racer in racers] == [0, 0], (tmp_path / "log").read_text()
     assert {pin.caption for pin in features.of([f"race{n}" for n in range(8)]).values()} == {"399"}
     features.close()
 
@@ -265,3 +260,11 @@ def test_a_dead_store_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("EVERPIN_REDIS", "127.0.0.1:1")
     with pytest.raises(Unavailable, match="EVERPIN_FEAST_YAML"):
         FeastFeatures(tmp_path, REDIS_YAML)
+
+
+def test_feast_is_taken_as_it_is_written() -> None:
+    """Checks compiled into Feast's classes at import would cost every worker and command 4 s of processor time."""
+    from feast import Entity
+
+    assert "TypeCheckMemo" not in Entity.__init__.__code__.co_names
+    assert typeguard.typechecked.__name__ == "typechecked", "whoever else uses typeguard has it whole"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +15,8 @@ from index.shard import FreshCopy
 from pins.errors import Unavailable
 from pins.ports import PointWrite
 from tests.contract.records import DIMENSION, MODEL, put, record, vector
+from tests.faults.processes import script
+from tests.files import holding
 
 CRASHER = """
 import os, sys
@@ -51,12 +51,12 @@ STEPS = ["upsert:1", "upsert:9", "sync:1", "sync:2", "rename:1", "rename:2", "re
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_crash_in_the_middle_of_a_sweep_loses_nothing(step: str, tmp_path: Path) -> None:
-    index = _many_and_a_secret(tmp_path)
+    index = _many_and_a_secret(tmp_path / "index")
     index.close()
-    code = subprocess.run([sys.executable, "-W", "ignore", "-c", CRASHER, str(tmp_path), step], check=False, timeout=60).returncode
-    assert code == (0 if step == "none:0" else 9)
-    reopened = EdgePinIndex(tmp_path, MODEL, DIMENSION)
-    _assert_many(reopened, tmp_path)
+    code = script(CRASHER, [tmp_path / "index", step], tmp_path / "log").wait(60)
+    assert code == (0 if step == "none:0" else 9), (tmp_path / "log").read_text()
+    reopened = EdgePinIndex(tmp_path / "index", MODEL, DIMENSION)
+    _assert_many(reopened, tmp_path / "index")
     assert put(reopened, "later", 7) == {"later"}
     reopened.close()
 
@@ -132,8 +132,8 @@ def _many_and_a_secret(folder: Path) -> EdgePinIndex:
     put(index, "secret", 5, seed=9999, text="quetzalcoatl")
     index.write([PointWrite(record("secret", 6, dead=True, embedded=False, text=""), 5)])
     index.flush()
-    assert _holding(folder, b"quetzalcoatl")
-    assert _holding(folder, vector(9999).tobytes())
+    assert holding(folder, b"quetzalcoatl")
+    assert holding(folder, vector(9999).tobytes())
     return index
 
 
@@ -141,14 +141,10 @@ def _assert_many(index: EdgePinIndex, folder: Path) -> None:
     """Every live pin is whole, and a sweep (again, or for the first time) leaves nothing of the secret."""
     known = index.known([f"p{n}" for n in range(1200)])
     assert known == {f"p{n}": record(f"p{n}", 5) for n in range(1200)}
-    for n, stored in enumerate(index.vectors([f"p{n}" for n in range(1200)]).values()):
-        np.testing.assert_allclose(stored, vector(n), atol=1e-6)
+    stored = index.vectors([f"p{n}" for n in range(1200)])
+    np.testing.assert_allclose([stored[f"p{n}"] for n in range(1200)], [vector(n) for n in range(1200)], atol=1e-6)
     index.sweep(100)
     assert index.known(["secret"]) == {}
-    assert not _holding(folder, b"quetzalcoatl")
-    assert not _holding(folder, vector(9999).tobytes())
+    assert not holding(folder, b"quetzalcoatl")
+    assert not holding(folder, vector(9999).tobytes())
     assert [path.name for path in folder.iterdir()] == [collection_name(MODEL)]
-
-
-def _holding(folder: Path, needle: bytes) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file() and needle in path.read_bytes()]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +22,7 @@ from pins.errors import ArtifactError, Unavailable
 from pins.lexical import terms_of_query
 from pins.ports import Ask, Hit, PinIndex, PointWrite
 from tests.contract.records import DIMENSION, MODEL, put, record, vector
-from tests.services.qdrant import qdrant_double
+from tests.faults.processes import script
 
 MANY = 450
 """More than two steps of an upgrade of the embedded index."""
@@ -88,11 +86,11 @@ def upgraded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PinInde
         old_collection(client)
         yield QdrantPinIndex(client, MODEL, DIMENSION)
     else:
-        with qdrant_double() as (url, _):
-            old_collection(connect(url))
-            index = QdrantPinIndex(connect(url), MODEL, DIMENSION)
-            yield index
-            index.close()
+        url = request.getfixturevalue("empty_qdrant")
+        old_collection(connect(url))
+        index = QdrantPinIndex(connect(url), MODEL, DIMENSION)
+        yield index
+        index.close()
 
 
 def found(index: PinIndex, text: str) -> list[Hit]:
@@ -114,7 +112,7 @@ def test_an_index_without_terms_gets_them_when_it_is_opened(upgraded: PinIndex) 
 
 def test_an_upgrade_that_was_killed_goes_on_where_it_stopped(tmp_path: Path) -> None:
     old_folder(tmp_path)
-    assert subprocess.run([sys.executable, "-W", "ignore", "-c", CRASHER, str(tmp_path)], check=False, timeout=60).returncode == 9
+    assert script(CRASHER, [tmp_path], tmp_path / "log").wait(60) == 9
     half = edge.EdgeShard.load(str(tmp_path / collection_name(MODEL)))
     having = half.count(edge.CountRequest(exact=True, filter=edge.Filter(must=[edge.HasVectorCondition(points.TERMS)])))
     half.close()

@@ -17,7 +17,6 @@ from index.qdrant import QdrantPinIndex, connect
 from index.rollout import ALIAS, FILE, EdgeAlias, QdrantAlias
 from pins.errors import ArtifactError, Unavailable
 from tests.contract.records import DIMENSION
-from tests.services.qdrant import qdrant_double
 
 
 @dataclass
@@ -37,11 +36,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         client = QdrantClient(":memory:")
         yield Store(QdrantAlias(client), QdrantAlias(client), lambda model_id: _made(client, model_id))
     else:
-        with qdrant_double() as (url, _):
-            client, other = connect(url), connect(url)
-            yield Store(QdrantAlias(client), QdrantAlias(other), lambda model_id: _made(client, model_id))
-            client.close()
-            other.close()
+        url = request.getfixturevalue("empty_qdrant")
+        client, other = connect(url), connect(url)
+        yield Store(QdrantAlias(client), QdrantAlias(other), lambda model_id: _made(client, model_id))
+        client.close()
+        other.close()
 
 
 def _made(client: QdrantClient, model_id: str) -> None:

@@ -35,6 +35,7 @@ from pins.ports import PinIndex, PointWrite, Vector
 from streams.broker import embedded_broker
 from streams.features import DEFAULT_YAML
 from tests.faults.processes import command
+from tests.files import holding_each
 from tests.integration.rig import Rig, captions, deletions, until
 from tests.services import ServiceUnavailable, unavailable
 from tests.services.process import free_port
@@ -287,7 +288,7 @@ def test_what_is_swept_is_in_no_file_and_does_not_come_back(house: House, tmp_pa
     needles = [*(word.encode() for word in SECRET), *(vector.astype("<f4").tobytes() for vector in vectors)]
     on_disk = house.rig.home if house.config.feast_yaml is None else None
     if on_disk:
-        there = [bool(holding(on_disk, needle)) for needle in needles]
+        there = [bool(found) for found in holding_each(on_disk, needles)]
         assert all(there[: len(SECRET)]), "the search would not find the words that are there"
         assert all(there[-len(pins) :]), "the search would not find the vectors that are there"  # earlier ones may be overwritten in place
     exported = tmp_path / "pins.jsonl"
@@ -301,17 +302,13 @@ def test_what_is_swept_is_in_no_file_and_does_not_come_back(house: House, tmp_pa
     assert done["tombstones"] >= 6
     house.tell([PinUpdated(pin_id, at + 1, {"pin_caption": {"caption": f"{SECRET[0]} late"}}) for pin_id in pins])
     if on_disk:
-        assert [path for needle in needles for path in holding(on_disk, needle)] == []
+        assert [path for found in holding_each(on_disk, needles) for path in found] == []
     with house.stores() as stores:
         assert all(pin.dead and not pin.text for pin in stores.index.known(pins).values())
         assert all(pin.deleted and not pin.caption and not pin.board_titles and not pin.engaged_queries for pin in stores.features.of(pins).values())
         assert not {hit.pin_id for vector in vectors for hit in stores.index.search(vector, 50)} & set(pins)
         assert len(stores.index.vectors(ids("kept"))) == 12
     assert house.reconcile()[0] == {}
-
-
-def holding(folder: Path, needle: bytes) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file() and needle in path.read_bytes()]
 
 
 def damage(index: PinIndex, pin_id: str, left: dict[str, Any]) -> None:

@@ -7,11 +7,13 @@ Run by hand: python -m tests.services.qdrant PORT
 
 from __future__ import annotations
 
-import subprocess
+import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,6 +22,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from qdrant_client import QdrantClient, models
 
+from tests.faults.processes import WorkerProcess, start
 from tests.services.process import free_port
 
 
@@ -41,6 +44,10 @@ def front(engine: QdrantClient) -> FastAPI:
     @app.post("/collections/aliases")
     def change_aliases(body: models.ChangeAliasesOperation) -> dict[str, Any]:
         return ok(engine.update_collection_aliases(body.actions))
+
+    @app.get("/collections")
+    def collections() -> dict[str, Any]:
+        return ok(engine.get_collections().model_dump(mode="json"))
 
     @app.get("/collections/{name}/exists")
     def exists(name: str) -> dict[str, Any]:
@@ -108,21 +115,29 @@ def front(engine: QdrantClient) -> FastAPI:
 
 
 @contextmanager
-def qdrant_double(port: int = 0) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def qdrant_double(port: int = 0) -> Iterator[tuple[str, WorkerProcess]]:
     """Run the stand-in as a process; yields its URL and the process, which a test may kill."""
     port = port or free_port()
-    process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "tests.services.qdrant", str(port)])
     url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 30
-        while not _answers(url):
-            assert process.poll() is None, "the Qdrant stand-in ended while starting"
-            assert time.monotonic() < deadline, "the Qdrant stand-in did not start within 30 s"
-            time.sleep(0.05)
-        yield url, process
-    finally:
-        process.kill()
-        process.wait()
+    with tempfile.NamedTemporaryFile(prefix="qdrant-", suffix=".log") as log:
+        process = start("fork", os.environ, Path(log.name), "tests.services.qdrant", str(port))
+        try:
+            deadline = time.monotonic() + 30
+            while not _answers(url):
+                assert process.poll() is None, f"the Qdrant stand-in ended while starting:\n{Path(log.name).read_text()}"
+                assert time.monotonic() < deadline, "the Qdrant stand-in did not start within 30 s"
+                time.sleep(0.05)
+            yield url, process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def empty(url: str) -> None:
+    """Delete every collection, and with them the aliases."""
+    with httpx.Client(base_url=url) as client:
+        for found in client.get("/collections").raise_for_status().json()["result"]["collections"]:
+            client.delete(f"/collections/{found['name']}").raise_for_status()
 
 
 def _answers(url: str) -> bool:
@@ -132,5 +147,9 @@ def _answers(url: str) -> bool:
         return False
 
 
-if __name__ == "__main__":
+def main() -> None:
     uvicorn.run(front(QdrantClient(":memory:")), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+
+
+if __name__ == "__main__":
+    main()
