@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 
 from index.connections import Connections
 from index.held import Held
-from index.points import pages
+from index.points import check_distinct, pages
 from index.wire import (
     pack_answers,
     pack_asks,
@@ -166,6 +166,7 @@ class LoopbackPinIndex:
 
     def write(self, points: Sequence[PointWrite]) -> set[str]:
         """In parts of WRITTEN_AT_ONCE. A part that arrived twice, because its answer was lost, counts as a lost race, as it then is."""
+        check_distinct(points)
         landed: set[str] = set()
         for start in range(0, len(points), WRITTEN_AT_ONCE):
             landed |= self._write(points[start : start + WRITTEN_AT_ONCE])

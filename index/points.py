@@ -196,9 +196,7 @@ def _int(value: object) -> int:
 
 def check(points: Sequence[PointWrite], dimension: int) -> None:
     """Refuse a write before an engine sees it, because a failed call is not undone there. Raises Unembeddable, ValueError."""
-    ids = [point.record.pin_id for point in points]
-    if len(set(ids)) != len(ids):
-        raise ValueError("one write per pin and request: the engine judges a batch against the state before it")
+    check_distinct(points)
     for point in points:
         if not 0 < point.record.v < MAX_V:
             raise Unembeddable("bad_version", f"pin {point.record.pin_id!r}: version {point.record.v} is not below 2^53; use epoch microseconds")
@@ -208,3 +206,10 @@ def check(points: Sequence[PointWrite], dimension: int) -> None:
             raise Unembeddable("bad_vector", f"pin {point.record.pin_id!r}: vector of shape {point.vector.shape}, the collection holds ({dimension},)")
         if not np.isfinite(point.vector).all() or not point.vector.any():
             raise Unembeddable("bad_vector", f"pin {point.record.pin_id!r}: the vector is not finite or all zero")
+
+
+def check_distinct(points: Sequence[PointWrite]) -> None:
+    """Refuse two writes of one pin. Raises ValueError."""
+    ids = [point.record.pin_id for point in points]
+    if len(set(ids)) != len(ids):
+        raise ValueError("one write per pin and request: the engine judges a batch against the state before it")
