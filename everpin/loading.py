@@ -12,7 +12,7 @@ from embedder.artifact import read_manifest
 from everpin.importers import BadRow, PinRow, batches
 from everpin.settings import Settings
 from everpin.system import running_system
-from everpin.wiring import build_features, find_broker, now_us, worker_group
+from everpin.wiring import build_features, find_broker, now_us, worker_group, worker_groups
 from pins.events import PinEvent, PinUpdated
 from streams.broker import DEAD, Broker, EventProducer, Offsets, end_offsets, ensure_topics, wait_for_lag
 from streams.deadletters import letters_since
@@ -77,7 +77,7 @@ def _import(
     group = worker_group(config, read_manifest(config.model).model_id)
     ensure_topics(broker, config.partitions, config.replication)
     with ExitStack() as stack:
-        producer = EventProducer(broker, group)
+        producer = EventProducer(broker, lambda: worker_groups(config))
         stack.callback(producer.close)
         dead_before = end_offsets(broker, DEAD)
         for batch in batches(rows):

@@ -60,7 +60,7 @@ def running_system(config: Settings, log: Path | None = None, said: Callable[[st
         said("starting the broker")
         broker = Broker.parse(config.kafka) if config.kafka else stack.enter_context(embedded_broker())
         said("starting the worker")
-        worker = stack.enter_context(_worker(config, broker, log))
+        worker = stack.enter_context(worker_process(config, broker, log))
         http = stack.enter_context(httpx.Client(base_url=_ready(config, worker, log), timeout=30))
         yield System(broker, worker, http)
 
@@ -84,7 +84,8 @@ def serving(config: Settings, log: Path | None = None, said: Callable[[str], Non
 
 
 @contextmanager
-def _worker(config: Settings, broker: Broker, log: Path | None) -> Iterator[subprocess.Popen[bytes]]:
+def worker_process(config: Settings, broker: Broker, log: Path | None) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker of the settings' model as a child process. It may not be ready yet."""
     with _child("streams.app", config, str(broker), log) as process:
         yield process
 
@@ -100,6 +101,7 @@ def _child(module: str, config: Settings, kafka: str, log: Path | None, more: Ma
         "EVERPIN_MODEL": str(config.model),
         "EVERPIN_HOST": config.host,
         "EVERPIN_PORT": str(config.port),
+        "EVERPIN_HTTP_PORT": str(config.http_port),
         "PYTHONWARNINGS": "ignore",  # of the libraries; ours are errors in the tests
     }
     environment = {**more, **os.environ, **mine}

@@ -45,6 +45,11 @@ def worker_group(settings: Settings, model_id: str) -> str:
     return f"everpin-{model_id}"
 
 
+def worker_groups(settings: Settings) -> list[str]:
+    """The consumer groups at work on this state folder now; the model's own where none is seen, as with workers on other machines."""
+    return [worker_group(settings, model_id) for model_id in owners(settings.home)] or [worker_group(settings, read_manifest(settings.model).model_id)]
+
+
 def build_artifact(settings: Settings) -> Artifact:
     """The verified model folder. Raises ArtifactError."""
     return open_artifact(settings.model)

@@ -8,7 +8,7 @@ Real deployments name a Kafka in EVERPIN_KAFKA; nothing else changes.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -25,7 +25,8 @@ from pins.events import PinEvent, encode
 
 UPDATES, PARKED, DEAD, EMBEDDED = "pin-updates", "pin-updates.parked", "pin-updates.dead", "pin-embedded"
 USER_ACTIONS = "user-actions"
-TOPICS = (UPDATES, PARKED, DEAD, EMBEDDED, USER_ACTIONS)
+EXPERIMENT_EXPOSURES, EXPERIMENT_OUTCOMES = "experiment-exposures", "experiment-outcomes"
+TOPICS = (UPDATES, PARKED, DEAD, EMBEDDED, USER_ACTIONS, EXPERIMENT_EXPOSURES, EXPERIMENT_OUTCOMES)
 TAKEN = (UPDATES, PARKED, USER_ACTIONS)
 """What a worker reads."""
 EMBEDDED_SCHEME = "embedded://"
@@ -136,14 +137,16 @@ class Post:
 
 
 class EventProducer:
-    """Sends pin events, keyed by pin id, and user actions (`send_actions`). `outstanding` bounds what an embedded broker holds unprocessed."""
+    """Sends pin events, keyed by pin id, and user actions (`send_actions`). An embedded broker drops what it holds too long, so there the producer
+    stays close to the slowest of the consumer groups: one name, or whatever names there are at the time."""
 
-    def __init__(self, broker: Broker, group: str) -> None:
+    def __init__(self, broker: Broker, groups: str | Callable[[], Collection[str]]) -> None:
         self._broker = broker
+        self._groups: Callable[[], Collection[str]] = (lambda: [groups]) if isinstance(groups, str) else groups
         # Not idempotent: after one refused message kafka-python 3.0.12 would refuse all that follow. A message sent twice is harmless here.
         options = broker.options() | {"acks": "all", "enable_idempotence": False, "linger_ms": 2, "max_request_size": 2 << 20}
         self._producer = _reached(broker, lambda: KafkaProducer(**options))
-        self._offsets = Offsets(broker, group) if broker.embedded else None
+        self._offsets: dict[str, Offsets] = {}
         self._unchecked = self._unchecked_bytes = 0
         self._refused: list[Exception] = []
 
@@ -180,8 +183,8 @@ class EventProducer:
     def close(self) -> None:
         self.flush()
         self._producer.close()
-        if self._offsets:
-            self._offsets.close()
+        for offsets in self._offsets.values():
+            offsets.close()
 
     def _wait(self, timeout_s: float) -> None:
         """Flush. kafka-python 3.0.12 gives up on a batch that it had to split, because the broker found it too large: wait for its parts."""
@@ -204,16 +207,21 @@ class EventProducer:
         return _reached(self._broker, lambda: self._producer.send(post.topic, post.value, post.key, headers, post.partition))
 
     def _pace(self, size: int) -> None:
-        if self._offsets is None:
+        if not self._broker.embedded:
             return
         if self._unchecked_bytes + size > EMBEDDED_OUTSTANDING_BYTES:
-            self.flush()
-            wait_for_lag(self._offsets, 0)
+            self._stay_close(0)
             self._unchecked = self._unchecked_bytes = 0
         elif self._unchecked >= EMBEDDED_OUTSTANDING // 2:
-            self.flush()
-            wait_for_lag(self._offsets, EMBEDDED_OUTSTANDING // 2)
+            self._stay_close(EMBEDDED_OUTSTANDING // 2)
             self._unchecked = 0
+
+    def _stay_close(self, at_most: int) -> None:
+        self.flush()
+        for group in self._groups():
+            if group not in self._offsets:
+                self._offsets[group] = Offsets(self._broker, group)
+            wait_for_lag(self._offsets[group], at_most)
 
 
 def send_actions(producer: EventProducer, acted: Sequence[actions.UserActed], timeout_s: float = 30) -> None:

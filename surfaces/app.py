@@ -35,6 +35,7 @@ from surfaces.access import Access, allow
 from surfaces.asked import Surface
 from surfaces.connections import server_options
 from surfaces.cosaves import CoSaves
+from surfaces.exposures import ExposureLog
 from surfaces.guard import LOOPBACK_HOSTS, Limits, guarded
 from surfaces.metrics import Metrics, Timed
 from surfaces.newest import Newest
@@ -115,12 +116,14 @@ def surface_parts(config: Settings) -> Iterator[Surface]:
         live = LiveModels(config, open_stores(config, stack), metrics.live)
         stack.callback(live.close)
         metrics.watch(lambda: bool(live.problem), lambda: (live.now.encoder.hits, live.now.encoder.misses))
-        people, producer = People(lambda: build_features(config)), Producer(config, live.now.model_id)
+        people, producer = People(lambda: build_features(config)), Producer(config)
         stack.callback(people.close)
         stack.callback(producer.close)
         cosaves = CoSaves(people)
         stack.callback(cosaves.close)
-        yield Surface(config, live, people, producer, cosaves, Newest(), Maps(), metrics)
+        exposures = ExposureLog(config, metrics)
+        stack.callback(exposures.close)
+        yield Surface(config, live, people, producer, cosaves, Newest(), Maps(), metrics, exposures)
 
 
 def serve(config: Settings) -> None:
@@ -132,6 +135,7 @@ def serve(config: Settings) -> None:
     with surface_parts(config) as surface, bound(config.host, config.port, "EVERPIN_PORT") as sock:
         surface.live.start()
         surface.cosaves.start()
+        surface.exposures.start()
         _warm(surface)
         url = f"http://{config.host}:{sock.getsockname()[1]}"
         hosts = None if keys.any() else LOOPBACK_HOSTS

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from everpin.settings import Settings
-from everpin.wiring import require_broker, worker_group
+from everpin.wiring import require_broker, worker_groups
 from pins.actions import UserActed
 from pins.events import PinEvent
 from streams.broker import EventProducer, send_actions
@@ -18,8 +18,8 @@ TIMEOUT_S = 5.0
 class Producer:
     """A Kafka producer behind a lock, connected when it is first needed and again after the broker moved."""
 
-    def __init__(self, config: Settings, model_id: str) -> None:
-        self._config, self._group = config, worker_group(config, model_id)
+    def __init__(self, config: Settings) -> None:
+        self._config = config
         self._lock = threading.Lock()
         self._connected: tuple[str, EventProducer] | None = None
 
@@ -46,5 +46,5 @@ class Producer:
     def _producer(self) -> EventProducer:
         broker = require_broker(self._config)
         if self._connected is None or self._connected[0] != str(broker):
-            self._connected = str(broker), EventProducer(broker, self._group)
+            self._connected = str(broker), EventProducer(broker, lambda: worker_groups(self._config))
         return self._connected[1]

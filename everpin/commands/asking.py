@@ -17,6 +17,7 @@ from everpin.answers import answer_feed, answer_related, answer_search, explain,
 from everpin.commands.output import NOT_DONE, PARTIAL, AsJson, Limit, emit
 from everpin.demo import results_table
 from everpin.evaluation import evaluate, read_queries
+from everpin.live import live_settings
 from everpin.settings import settings
 from everpin.wiring import build_encoder
 from pins.errors import EverpinError
@@ -66,7 +67,7 @@ def search(
         raise EverpinError("the query is empty; give at least one word")
     where = Where(lang=lang, category=category, board=board)
     options = SearchOptions(limit, where, retrieval.value, rerank.value, min_level, diversity=diversity)
-    results = answer_search(settings(), text, options, explained=explain)
+    results = answer_search(live_settings(settings()), text, options, explained=explain)
     emit({"query": text, "lang_guess": guess_language(text), "results": results}, as_json, lambda console: _show_search(console, text, results, explain))
     if not results:
         _say_why_nothing(options)
@@ -87,7 +88,7 @@ def _show_search(console: Console, text: str, results: list[dict[str, Any]], exp
 
 def _say_why_nothing(options: SearchOptions) -> None:
     """An answer of nothing over an empty index is no success. Raises typer.Exit then."""
-    with reading(settings()) as index:
+    with reading(live_settings(settings())) as index:
         live = index.counts()["live"]
     if not live:
         print(f"everpin: the index of {index.model_id} holds no pins; run `everpin import`, or `everpin reconcile --fix` if it was wiped", file=sys.stderr)
@@ -100,13 +101,13 @@ def _say_why_nothing(options: SearchOptions) -> None:
 def related(pin: str, limit: Limit = 10, lang: Lang = None, category: Category = None, diversity: Diversity = 0.0, as_json: AsJson = False) -> None:
     """Pins like a pin, each with the reason."""
     options = RelatedOptions(limit, Where(lang=lang, category=category), diversity)
-    results = answer_related(settings(), pin, options)
+    results = answer_related(live_settings(settings()), pin, options)
     emit({"pin_id": pin, "results": results}, as_json, lambda console: console.print(results_table(f"Related to {pin}", results)))
 
 
 def feed(user: str, limit: Limit = 20, as_json: AsJson = False) -> None:
     """A user's home feed; the newest pins for a user without a history."""
-    document = {"user_id": user} | answer_feed(settings(), user, limit)
+    document = {"user_id": user} | answer_feed(live_settings(settings()), user, limit)
     emit(document, as_json, lambda console: _show_feed(console, document))
 
 
@@ -121,7 +122,7 @@ def _show_feed(console: Console, document: dict[str, Any]) -> None:
 
 def explain_pin(pin: str, as_json: AsJson = False) -> None:
     """A pin's own story: features with their times, rendered text, record in the index, and what would be decided now."""
-    document = explain(settings(), pin)
+    document = explain(live_settings(settings()), pin)
     emit(document, as_json, lambda console: console.print_json(json.dumps(document, ensure_ascii=False, default=str)))
     if document["features"] is None and document["record"] is None:
         print(f"everpin: pin {pin!r} is neither in the feature store nor in the index", file=sys.stderr)
@@ -134,7 +135,7 @@ def evaluate_cxc(
     as_json: AsJson = False,
 ) -> None:
     """NDCG@10, nDCG@20 and P@8 per language, with and without the own pin, with 95 % bootstrap intervals by group."""
-    config = settings()
+    config = live_settings(settings())
     queries = read_queries(folder, split)
     with reading(config) as index, Progress(console=Console(stderr=True), disable=as_json) as progress:
         task = progress.add_task("encoding queries", total=len(queries))

@@ -15,10 +15,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Column, Table
 
-from embedder.artifact import read_manifest
 from everpin.commands.output import PARTIAL, AsJson, emit
 from everpin.settings import settings
-from everpin.wiring import now_us, require_broker, worker_group
+from everpin.wiring import now_us, require_broker, worker_groups
 from pins.errors import EverpinError
 from streams.broker import DEAD, Broker, EventProducer, end_offsets
 from streams.deadletters import PLACE, Report, Wanted, dead_letters, purge, replay
@@ -156,7 +155,7 @@ def count(broker: Broker, which: Wanted, ends: Mapping[int, int]) -> tuple[Repor
 def at_work(broker: Broker, words: str, total: int, quiet: bool) -> Iterator[tuple[EventProducer, Callable[[int], None]]]:
     """A producer, and a progress bar on standard error to step."""
     config = settings()
-    producer = EventProducer(broker, worker_group(config, read_manifest(config.model).model_id))
+    producer = EventProducer(broker, lambda: worker_groups(config))
     with Progress(console=Console(stderr=True), disable=quiet) as progress:
         task = progress.add_task(f"{words} dead letters", total=total)
         yield producer, lambda n: progress.advance(task, n)

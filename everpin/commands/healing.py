@@ -22,6 +22,7 @@ from everpin.answers import reading
 from everpin.commands.output import PARTIAL, AsJson, emit
 from everpin.exporting import export
 from everpin.healing import Healing, Line, conditions, heal, matching, reembed, write_lines
+from everpin.live import live_settings
 from everpin.loading import feature_store, stream
 from everpin.reconciling import Scope, Stores, Tally, differences, share_of
 from everpin.settings import Settings, settings
@@ -54,7 +55,7 @@ def reconcile(
     as_json: AsJson = False,
 ) -> None:
     """Compare the feature store and the index, pin by pin. Exit code 1 on differences (with --fix: on those that are left)."""
-    config = settings()
+    config = live_settings(settings())
     with ExitStack() as stack:
         stores, line = _opened(config, stack, fix)
         file = stack.enter_context(_spool(out))
@@ -145,7 +146,7 @@ def reembed_pins(
     as_json: AsJson = False,
 ) -> None:
     """Ask the worker for a new vector of these pins, and wait until it is there. Exit code 1 when any id is unknown or failed."""
-    config = settings()
+    config = live_settings(settings())
     wanted = conditions(where or [])
     if sum((bool(pins), bool(where), every)) != 1:
         raise EverpinError("say which pins: their ids, or --where KEY=VALUE, or --all; one of the three")
@@ -178,7 +179,7 @@ def sweep_deleted(
     as_json: AsJson = False,
 ) -> None:
     """Delete for good: no text or vector of a pin that was deleted longer ago than the hold stays in features, index, or their files."""
-    config = settings()
+    config = live_settings(settings())
     hold_s = seconds(hold)
     if hold_s < SHORT_HOLD_S:
         print(f"everpin: a worker that lags more than {hold} could bring a swept pin back; the hold must be longer than that", file=sys.stderr)
@@ -224,7 +225,7 @@ def export_pins(
     as_json: AsJson = False,
 ) -> None:
     """Write the live pins of the index to a file: id, text, fields, model, version, and with --vectors the vector."""
-    with reading(settings()) as index, _progress(as_json) as progress:
+    with reading(live_settings(settings())) as index, _progress(as_json) as progress:
         task = progress.add_task(f"exporting to {file}", total=_records(index) or None)
         report = export(index, file, vectors=vectors, step=lambda n: progress.advance(task, n))
     document = asdict(report) | {"file": str(file)}

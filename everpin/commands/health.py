@@ -17,6 +17,7 @@ from rich.table import Column, Table
 from everpin import __version__
 from everpin.checks import doctor, status
 from everpin.commands.output import PARTIAL, AsJson, emit
+from everpin.live import live_settings
 from everpin.owner import owners
 from everpin.settings import Settings, settings, variable
 from everpin.top import GONE_S, TIMEOUT_S, Watcher, healthy, screen
@@ -25,7 +26,7 @@ from pins.errors import Unavailable
 
 def show_status(as_json: AsJson = False) -> None:
     """Broker, lag per partition, Feast, index, dead letters. Exit code 1 when anything is unhealthy."""
-    document = status(settings())
+    document = status(live_settings(settings()))
     emit(document, as_json, lambda console: console.print_json(json.dumps(document, default=str)))
     for problem in document["problems"]:
         print(f"unhealthy: {problem}", file=sys.stderr)

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from everpin.commands.output import PARTIAL, AsJson, emit
 from everpin.importers import READERS, BadRow, count_rows, read_events
+from everpin.live import live_settings
 from everpin.loading import ImportReport, feature_store, import_events, import_pins, stream
 from everpin.settings import settings
 from everpin.wiring import now_us
@@ -39,7 +40,7 @@ def import_cxc(folder: Path, wait: Wait = True, as_json: AsJson = False) -> None
 
 def import_events_file(file: Path, wait: Wait = True, as_json: AsJson = False) -> None:
     """Send events from JSON lines, one event a line. Format: see docs/events.md; an event may carry features."""
-    config = settings()
+    config = live_settings(settings())
     total = count_rows("jsonl", file)
     with stream(config) as broker, _bar(file, total, as_json) as step:
         report = import_events(read_events(file, now_us()), broker, config, step, wait=wait)
@@ -47,7 +48,7 @@ def import_events_file(file: Path, wait: Wait = True, as_json: AsJson = False) -
 
 
 def _import(kind: str, path: Path, wait: bool, as_json: bool) -> None:
-    config = settings()
+    config = live_settings(settings())
     total = count_rows(kind, path)
     with stream(config) as broker, feature_store(config) as features, _bar(path, total, as_json) as step:
         report = import_pins(READERS[kind](path), broker, features, config, step, wait=wait)
