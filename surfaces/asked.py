@@ -14,6 +14,7 @@ from everpin.serving import Arm, LiveModels, Served
 from everpin.settings import Settings
 from pins.ports import Hit
 from surfaces.cosaves import CoSaves
+from surfaces.exposures import ExposureLog
 from surfaces.metrics import Metrics
 from surfaces.newest import Newest
 from surfaces.people import People
@@ -35,6 +36,7 @@ class Surface:
     newest: Newest
     maps: Maps
     metrics: Metrics
+    exposures: ExposureLog
 
 
 class Asked:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import product
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,6 +15,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 
 STAGES = ("encode", "retrieve", "rerank", "fold", "history", "cluster", "merge", "read")
 
 SHED = ("in_flight", "queue_time")
+EXPERIMENT_EVENTS, FATES = ("exposure", "outcome"), ("sent", "dropped", "refused")
 
 METRICS = {
     "everpin_http_requests_total": "Requests answered, by route and status",
@@ -25,6 +27,7 @@ METRICS = {
     "everpin_query_cache_total": "Query encodings, by outcome: hit, or miss that ran the student",
     "everpin_cutovers_total": "Times that another model became the live one while this process ran",
     "everpin_serving_info": "1 for the model that answers now, by model id and collection",
+    "everpin_experiment_events_total": "Exposures and outcomes of experiments, by kind and fate; dropped: Kafka was away and too many waited",
     "everpin_alias_behind": "1 while the alias cannot be followed, and the model that was live before answers; see /readyz",
 }
 """Each metric with its meaning."""
@@ -45,6 +48,7 @@ class Metrics:
         self.query_cache = self._counter("everpin_query_cache_total", "outcome")
         self.cutovers = self._counter("everpin_cutovers_total")
         self.serving = self._gauge("everpin_serving_info", "model_id", "collection", "version")
+        self.experiment_events = self._counter("everpin_experiment_events_total", "kind", "fate")
         self.alias_behind = self._gauge("everpin_alias_behind")
         self._build = build
         for stage in STAGES:
@@ -53,6 +57,8 @@ class Metrics:
             self.refused.labels(status)
         for reason in SHED:
             self.shed.labels(reason)
+        for kind, fate in product(EXPERIMENT_EVENTS, FATES):
+            self.experiment_events.labels(kind, fate)
 
     def live(self, served: Served) -> None:
         """Another model answers from now on."""

@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 MAX_QUERY_CHARS, MAX_TEXT_CHARS, MAX_TEXTS = 500, 8_000, 64
 MAX_LIMIT, MAX_ID_CHARS, MAX_LABEL_CHARS, MAX_CURSOR_CHARS = 100, 256, 200, 8_000
-MAX_EVENTS, MAX_ACTIONS = 100, 100
+MAX_EVENTS, MAX_ACTIONS, MAX_DWELL_MS = 100, 100, 86_400_000
 
 PinId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_CHARS)]
+RequestId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=MAX_LABEL_CHARS)]
 Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT, description="Results on one page.")]
 Cursor = Annotated[str, StringConstraints(max_length=MAX_CURSOR_CHARS)]
@@ -82,6 +83,8 @@ class UserActionIn(Request):
     pin_id: PinId
     action: Literal["save", "click"] = "save"
     time: datetime | None = Field(None, description="When; now, where it is left out.")
+    request_id: RequestId | None = Field(None, description="Of the answer that showed the pin: a running experiment then counts the action.")
+    dwell_ms: int | None = Field(None, ge=0, le=MAX_DWELL_MS, description="How long the user stayed with the pin; from 10 seconds a click counts as long.")
 
 
 class ActionsRequest(Request):

@@ -12,6 +12,7 @@ from pins.actions import UserActed
 from pins.errors import InvalidEvent, PinNotFound
 from pins.events import PinEvent, PinUpdated, decode
 from surfaces.asked import Surface, answer
+from surfaces.exposures import act
 from surfaces.parameters import PinIdPath, UserIdPath
 from surfaces.people import edited
 from surfaces.problems import Refused, request_id
@@ -54,6 +55,7 @@ def actions(request: Request, user_id: UserIdPath, wanted: ActionsRequest) -> Re
     if late := [time_us for time_us in times if not 0 < time_us <= at_us + 300_000_000]:
         raise Refused(422, "time-out-of-range", f"an action's time is {late[0]} us since the epoch; give one that is at most five minutes ahead of now")
     surface.producer.act([UserActed(user_id, action.pin_id, action.action, time_us) for action, time_us in zip(wanted.actions, times, strict=True)])
+    act(surface, user_id, wanted.actions, times)
     return answer(Accepted(request_id=request_id(request), accepted=len(times), event_time_us=at_us), 202)
 
 

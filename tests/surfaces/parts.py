@@ -29,6 +29,7 @@ from surfaces.app import build_app
 from surfaces.asked import Surface
 from surfaces.connections import server_options
 from surfaces.cosaves import CoSaves
+from surfaces.exposures import ExposureLog
 from surfaces.guard import Limits, guarded
 from surfaces.metrics import Metrics, Timed
 from surfaces.newest import Newest
@@ -120,7 +121,8 @@ def running(home: Path, models: Sequence[Path] = (SHIPPED_MODEL,), pins: int = 1
         stack.callback(live.close)
         metrics.watch(lambda: bool(live.problem), lambda: (live.now.encoder.hits, live.now.encoder.misses))
         people = People(lambda: features)
-        surface = Surface(Settings(home=home, model=models[0]), live, people, sent, CoSaves(people), Newest(), Maps(), metrics)
+        config = Settings(home=home, model=models[0])
+        surface = Surface(config, live, people, sent, CoSaves(people), Newest(), Maps(), metrics, ExposureLog(config, metrics))
         app = guarded(Timed(build_app(surface, Access(KeyRing(home), RateLimiter(), metrics)), metrics), limits)
         url = stack.enter_context(hosted(app, lifespan="off", **server_options(limits)))
         client = stack.enter_context(httpx.Client(base_url=url, timeout=60))
