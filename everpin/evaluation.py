@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from embedder.onnx import OnnxEncoder
 from pins.errors import EverpinError
 from pins.metrics import Interval, bootstrap, ndcg, precision, rank
-from pins.ports import PinIndex, Vector
+from pins.ports import Vector
 
 OWN_PIN = {"own", "sits_own"}
 """Judgement sources that pair a query with the pin it was written for: an easy known-item hit."""
@@ -26,6 +26,16 @@ RELEVANT_GRADE = 3
 """P@8 counts grades of at least this, on the 0-4 scale."""
 METRICS = ("ndcg@10", "ndcg@20", "p@8")
 CHUNK = 512
+
+
+class Scored(Protocol):
+    """Where the vectors are that are scored: an index, or vectors that are held."""
+
+    @property
+    def model_id(self) -> str: ...
+
+    def vectors(self, pin_ids: Sequence[str]) -> Mapping[str, Vector]:
+        """Vectors of pins; a pin without one is absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +70,7 @@ def read_queries(folder: Path, split: str | None) -> list[Query]:
     ]
 
 
-def evaluate(queries: Sequence[Query], encoder: OnnxEncoder, index: PinIndex, step: Callable[[int], None] = lambda n: None) -> dict[str, Any]:
+def evaluate(queries: Sequence[Query], encoder: OnnxEncoder, index: Scored, step: Callable[[int], None] = lambda n: None) -> dict[str, Any]:
     """Score every query; `step` hears how many are done. Candidates without a vector rank last and are counted."""
     vectors = _vectors(index, sorted({pin_id for query in queries for pin_id, _, _ in query.candidates}))
     missing = {pin_id for query in queries for pin_id, _, _ in query.candidates} - vectors.keys()
@@ -79,7 +89,7 @@ def evaluate(queries: Sequence[Query], encoder: OnnxEncoder, index: PinIndex, st
     }
 
 
-def _vectors(index: PinIndex, pin_ids: Sequence[str]) -> dict[str, Vector]:
+def _vectors(index: Scored, pin_ids: Sequence[str]) -> dict[str, Vector]:
     found: dict[str, Vector] = {}
     for start in range(0, len(pin_ids), CHUNK):
         found |= index.vectors(pin_ids[start : start + CHUNK])

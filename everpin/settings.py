@@ -24,6 +24,7 @@ class Settings(BaseSettings):
     qdrant_timeout_s: int = Field(10, ge=1, description="Seconds to wait for one answer of the Qdrant server.")
     feast_yaml: Path | None = Field(None, description="A feature_store.yaml. Empty: ordered SQLite; feature_store.redis.yaml for Redis.")
     model: Path = Field(SHIPPED_MODEL, description="Model folder of the student to run, as made by `python -m training.export`.")
+    registry: str = Field("", description="MLflow tracking URI of the model registry: a server, or sqlite:///FILE. Empty: SQLite below EVERPIN_HOME.")
     cosmetic: bool = Field(True, description="Keep the vector when a change is predicted to move it less than the student's bound.")
     threads: int = Field(2, ge=1, description="Cores one encoder run may use. With several workers on a machine: cores / workers.")
     batch_events: int = Field(128, ge=1, le=256, description="Most events taken at once. Larger batches wait longer and write cheaper.")
@@ -55,6 +56,16 @@ class Settings(BaseSettings):
     @property
     def index_home(self) -> Path:
         return self.home / "index"
+
+    @property
+    def models_home(self) -> Path:
+        """Folder of the published models, one folder each."""
+        return self.home / "models"
+
+    @property
+    def registry_home(self) -> Path:
+        """Folder of the model registry where `registry` names no other place."""
+        return self.home / "registry"
 
 
 @lru_cache(maxsize=1)

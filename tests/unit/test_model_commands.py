@@ -23,17 +23,22 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shutil.copytree(SHIPPED_MODEL.with_name("minilm-l6-v1"), folder)
     change(folder, model_id="mine-v1")
     monkeypatch.setenv("EVERPIN_MODEL", str(folder))
+    monkeypatch.setenv("EVERPIN_HOME", str(tmp_path / "home"))
     settings.cache_clear()
     yield folder
     settings.cache_clear()
 
 
 @pytest.fixture
-def default(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("EVERPIN_MODEL", raising=False)
+    monkeypatch.setenv("EVERPIN_HOME", str(tmp_path / "home"))
     settings.cache_clear()
     yield
     settings.cache_clear()
+
+
+UNPUBLISHED = {"published": False, "version": None, "digest": None, "published_at": None}
 
 
 def change(folder: Path, **fields: Any) -> None:
@@ -53,8 +58,8 @@ def test_the_shipped_model_is_live_unless_another_is_named(default: None) -> Non
     assert code == 0
     assert json.loads(text) == {
         "models": [
-            {"model_id": "everpin-l6-v1", "path": str(SHIPPED_MODEL), "live": True},
-            {"model_id": "minilm-l6-v1", "path": str(SHIPPED_MODEL.with_name("minilm-l6-v1")), "live": False},
+            {"model_id": "everpin-l6-v1", "path": str(SHIPPED_MODEL), "live": True, **UNPUBLISHED},
+            {"model_id": "minilm-l6-v1", "path": str(SHIPPED_MODEL.with_name("minilm-l6-v1")), "live": False, **UNPUBLISHED},
         ]
     }
 
@@ -66,7 +71,7 @@ def test_the_models_beside_the_named_one_are_listed(own: Path) -> None:
     rows = json.loads(text)["models"]
     assert code == 0
     assert {(row["model_id"], row["live"]) for row in rows} == {("everpin-l6-v1", False), ("minilm-l6-v1", False), ("mine-v1", True), ("other-v2", False)}
-    assert all(set(row) == {"model_id", "path", "live"} for row in rows)
+    assert all({name: row[name] for name in UNPUBLISHED} == UNPUBLISHED for row in rows)
     assert [row["path"] for row in rows if row["live"]] == [str(own)]
 
 
