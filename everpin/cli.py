@@ -3,69 +3,97 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import typer
 
-from everpin.commands import asking, deadletters, healing, health, importing, keys, models, running
+from everpin.commands import asking, backfilling, comparing, deadletters, experiments, exporting, healing, health, importing, keys, models, publishing, rollouts, running
 from everpin.commands.output import NOT_DONE
 from pins.errors import EverpinError
 
 
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": running.demo,
+    "up": running.up,
+    "worker": running.worker,
+    "serve": running.serve,
+    "search": asking.search,
+    "related": asking.related,
+    "feed": asking.feed,
+    "explain": asking.explain_pin,
+    "export": exporting.export_pins,
+    "reconcile": healing.reconcile,
+    "reembed": healing.reembed_pins,
+    "sweep": healing.sweep_deleted,
+    "backfill": backfilling.fill,
+    "status": health.show_status,
+    "top": health.show_top,
+    "doctor": health.show_doctor,
+    "settings": health.show_settings,
+    "version": health.show_version,
+}
+"""In the order in which help shows them."""
+GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
+    "import": (
+        "Load pins: features to Feast, events to Kafka, the worker does the rest.",
+        {
+            "jsonl": importing.import_jsonl,
+            "parquet": importing.import_parquet,
+            "cxc": importing.import_cxc,
+            "events": importing.import_events_file,
+        },
+    ),
+    "evaluate": ("Score the vectors in the index against human judgements.", {"cxc": asking.evaluate_cxc}),
+    "model": (
+        "Models: which there are, what they are made of, whether they are whole; publish one, compare two.",
+        {
+            "list": models.model_list,
+            "show": models.model_show,
+            "verify": models.model_verify,
+            "publish": publishing.model_publish,
+            "compare": comparing.model_compare,
+        },
+    ),
+    "rollout": (
+        "Roll a published model out beside the live one, and back.",
+        {
+            "start": rollouts.rollout_start,
+            "status": rollouts.rollout_status,
+            "pause": rollouts.rollout_pause,
+            "resume": rollouts.rollout_resume,
+            "cutover": rollouts.rollout_cutover,
+            "rollback": rollouts.rollout_rollback,
+            "retire": rollouts.rollout_retire,
+        },
+    ),
+    "experiment": (
+        "Experiments: what a canary's people did, arm by arm.",
+        {"report": experiments.experiment_report, "list": experiments.experiment_list, "simulate": experiments.experiment_simulate},
+    ),
+    "dlq": (
+        "Dead letters: messages that could not be used.",
+        {"list": deadletters.dlq_list, "show": deadletters.dlq_show, "replay": deadletters.dlq_replay, "purge": deadletters.dlq_purge},
+    ),
+    "keys": (
+        "API keys: who may use the HTTP API, for what, and how often.",
+        {"add": keys.keys_add, "list": keys.keys_list, "revoke": keys.keys_revoke},
+    ),
+}
+
+
 def command_line() -> typer.Typer:
-    """The commands in the order in which help shows them."""
-    app = _group("Everpin keeps the embedding of every pin true to the pin.")
-    app.command()(running.demo)
-    app.command()(running.up)
-    app.command()(running.worker)
-    app.command()(running.serve)
-    app.command()(asking.search)
-    app.command()(asking.related)
-    app.command()(asking.feed)
-    app.command("explain")(asking.explain_pin)
-    app.command("export")(healing.export_pins)
-    app.command("reconcile")(healing.reconcile)
-    app.command("reembed")(healing.reembed_pins)
-    app.command("sweep")(healing.sweep_deleted)
-    app.command("status")(health.show_status)
-    app.command("top")(health.show_top)
-    app.command("doctor")(health.show_doctor)
-    app.command("settings")(health.show_settings)
-    app.command("version")(health.show_version)
-
-    load = _group("Load pins: features to Feast, events to Kafka, the worker does the rest.")
-    load.command("jsonl")(importing.import_jsonl)
-    load.command("parquet")(importing.import_parquet)
-    load.command("cxc")(importing.import_cxc)
-    load.command("events")(importing.import_events_file)
-    app.add_typer(load, name="import")
-
-    score = _group("Score the vectors in the index against human judgements.")
-    score.command("cxc")(asking.evaluate_cxc)
-    app.add_typer(score, name="evaluate")
-
-    model = _group("Model folders: which there are, what they are made of, whether they are whole.")
-    model.command("list")(models.model_list)
-    model.command("show")(models.model_show)
-    model.command("verify")(models.model_verify)
-    app.add_typer(model, name="model")
-
-    dlq = _group("Dead letters: messages that could not be used.")
-    dlq.command("list")(deadletters.dlq_list)
-    dlq.command("show")(deadletters.dlq_show)
-    dlq.command("replay")(deadletters.dlq_replay)
-    dlq.command("purge")(deadletters.dlq_purge)
-    app.add_typer(dlq, name="dlq")
-
-    access = _group("API keys: who may use the HTTP API, for what, and how often.")
-    access.command("add")(keys.keys_add)
-    access.command("list")(keys.keys_list)
-    access.command("revoke")(keys.keys_revoke)
-    app.add_typer(access, name="keys")
+    """All commands and groups of commands."""
+    app = _group("Everpin keeps the embedding of every pin true to the pin.", COMMANDS)
+    for name, (words, commands) in GROUPS.items():
+        app.add_typer(_group(words, commands), name=name)
     return app
 
 
-def _group(words: str) -> typer.Typer:
-    return typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=words)
+def _group(words: str, commands: dict[str, Callable[..., None]]) -> typer.Typer:
+    group = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=words)
+    for name, command in commands.items():
+        group.command(name)(command)
+    return group
 
 
 app = command_line()

@@ -12,6 +12,7 @@ from pathlib import Path
 from everpin.live import Installation, installation, of_model
 from everpin.settings import Settings
 from everpin.system import stop, worker_process
+from everpin.wiring import now_us
 from pins.errors import EverpinError
 from pins.rollout import Rollout
 from streams.broker import Broker
@@ -102,7 +103,7 @@ class Workers:
         """Take back that every pin was looked at."""
         try:
             rollout: Rollout | None = self._installation.state.read()
-            if rollout and rollout.candidate == model_id and rollout.filled_us and self._broker.embedded:
-                self._installation.state.replace(rollout, rollout.changed(filled_us=0))
+            if rollout and rollout.candidate == model_id and self._broker.embedded:
+                self._installation.state.replace(rollout, rollout.changed(filled_us=0, missed_us=now_us()))
         except EverpinError as error:
             log.error("the rollout could not be told that a worker of %s missed events: %s", model_id, error)

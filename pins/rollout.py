@@ -24,7 +24,8 @@ class Rollout:
     """What is kept of a rollout. Times are epoch microseconds, 0 for not yet; `version` counts its changes.
 
     `previous`: the model that was live when it began, and that a roll-back returns to. `share`: what the candidate answers of the traffic before
-    the cut-over, 0 to 1. `filled_us`: when the backfill had looked at every pin. `retiring`: the model whose collection is being dropped.
+    the cut-over, 0 to 1. `filled_us`: when the backfill had looked at every pin; `missed_us`: when events may have passed the
+    candidate by since then, so that it has to look again. `retiring`: the model whose collection is being dropped.
     """
 
     candidate: str
@@ -34,6 +35,7 @@ class Rollout:
     paused: bool = False
     share: float = 0.0
     filled_us: int = 0
+    missed_us: int = 0
     cut_over_us: int = 0
     rolled_back_us: int = 0
     retiring: str = ""
@@ -115,7 +117,7 @@ def read(data: Mapping[str, Any]) -> Rollout:
         rollout = Rollout(**{field.name: data[field.name] for field in fields(Rollout) if field.name in data})
     except TypeError as error:
         raise ArtifactError(f"the state of the rollout is damaged: {error}") from error
-    numbers = rollout.started_us, rollout.version, rollout.filled_us, rollout.cut_over_us, rollout.rolled_back_us
+    numbers = rollout.started_us, rollout.version, rollout.filled_us, rollout.missed_us, rollout.cut_over_us, rollout.rolled_back_us
     texts = rollout.candidate, rollout.previous, rollout.retiring
     share_is_one = isinstance(rollout.share, int | float) and 0 <= rollout.share <= 1
     if not (all(isinstance(one, int) for one in numbers) and all(isinstance(one, str) for one in texts) and share_is_one and isinstance(rollout.paused, bool)):
