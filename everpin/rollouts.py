@@ -105,7 +105,13 @@ class Rollouts:
         if self.place.live() != rollout.candidate:
             self._require(rollout)
             self.place.alias.point(rollout.candidate)
-        return self.change(lambda now: now if now.cut_over_us > now.rolled_back_us and not now.share else now.changed(cut_over_us=self._clock(), share=0.0))
+        return self.change(
+            lambda now: (
+                now
+                if now.cut_over_us > now.rolled_back_us and not now.share
+                else now.changed(cut_over_us=max(self._clock(), now.rolled_back_us + 1), share=0.0)
+            )
+        )
 
     def roll_back(self) -> Rollout:
         """Move the alias back to the model before, and end the canary. Raises Refused when that collection is going or gone."""
@@ -114,7 +120,11 @@ class Rollouts:
             raise Refused(f"{rollout.retiring} is being retired; its collection may be gone. Start a rollout of it to bring it back")
         if self.place.live() != rollout.previous:
             self.place.alias.point(rollout.previous)
-        return self.change(lambda now: now.changed(rolled_back_us=self._clock(), share=0.0) if now.share or now.cut_over_us > now.rolled_back_us else now)
+        return self.change(
+            lambda now: (
+                now.changed(rolled_back_us=max(self._clock(), now.cut_over_us + 1), share=0.0) if now.share or now.cut_over_us > now.rolled_back_us else now
+            )
+        )
 
     def retire(self, model_id: str, hold_s: float, wait_s: float = 60.0) -> Rollout | None:
         """Drop the collection that is not live, which ends the rollout. Raises Refused, within the hold or for the live model.
