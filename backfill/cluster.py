@@ -10,6 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -107,15 +108,19 @@ def ray_pool(setting: Setting, workers: int, address: str | None) -> Iterator[Ra
             ray.shutdown()
 
 
+def require_ray() -> None:
+    """Raises EverpinError that says what to install."""
+    if find_spec("ray") is None:
+        raise EverpinError("a backfill runs on Ray Data, which is not installed: pip install everpin[backfill]")
+
+
 def _imported() -> Any:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    try:
-        import ray  # noqa: PLC0415  an extra, and slow to import
-        import ray.data  # noqa: PLC0415
-        import ray.exceptions  # noqa: PLC0415
-    except ImportError as error:
-        raise EverpinError(f"a backfill runs on Ray Data, which is not installed ({error}): pip install everpin[backfill]") from error
+    import ray  # noqa: PLC0415  an extra, and slow to import
+    import ray.data  # noqa: PLC0415
+    import ray.exceptions  # noqa: PLC0415
+
     return ray
 
 

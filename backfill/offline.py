@@ -95,7 +95,7 @@ def _joined(part: Path) -> Iterator[Found]:
 
 
 def _microseconds(column: pa.Array) -> list[int | None]:
-    if pa.types.is_integer(column.type):
+    if pa.types.is_integer(column.type) or pa.types.is_null(column.type):
         return list(column.to_pylist())
     if not pa.types.is_timestamp(column.type):
         raise ValueError(f"a time is {column.type}; expected a timestamp, or integers in epoch microseconds")

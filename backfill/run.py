@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from backfill import checkpoint, offline, scan
 from backfill.blocks import BackfillReport, Block, BlockReport, Dead, Pool, Progress
 from backfill.checkpoint import Checkpoint, Span
+from backfill.cluster import ray_pool, require_ray
 from backfill.letters import Graveyard, open_graveyard
 from backfill.stores import PURPOSE, Setting
 from embedder.artifact import open_artifact
@@ -85,8 +86,7 @@ def backfill(
     told to `restart`. `limit`: pins of this run at most. Raises ArtifactError for the model, Unavailable where it cannot begin; what goes wrong
     later is in the report.
     """
-    from backfill.cluster import ray_pool  # noqa: PLC0415  Ray is an extra
-
+    require_ray()
     mine = config.model_copy(update={"home": config.home.resolve(), "model": model.resolve()})
     manifest = open_artifact(mine.model).manifest
     files = Files(mine.home / "backfill", manifest.model_id)

@@ -7,6 +7,7 @@ its protobufs in the middle of a batch.
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import shutil
 import sqlite3
@@ -34,6 +35,7 @@ from streams.online_store import OrderedRedisOnlineStore, OrderedSqliteOnlineSto
 
 T = TypeVar("T")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LOCK = "opening.lock"
 DEFAULT_YAML = Path(definitions.__file__).with_name("feature_store.yaml")
 
 
@@ -44,8 +46,10 @@ class FeastFeatures:
         """Open (and, the first time, create) the feature repository under `home`, as `yaml` describes it."""
         self._where = f"the feature store under {home}"
         home.mkdir(parents=True, exist_ok=True)
-        self._store = self._call(lambda: _open(home, yaml or DEFAULT_YAML))
-        self._pin_service = self._call(lambda: self._store.get_feature_service("pin_text_v1"))
+        with (home / LOCK).open("a+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # Feast writes its registry in place: whoever reads it meanwhile finds half of it
+            self._store = self._call(lambda: _open(home, yaml or DEFAULT_YAML))
+            self._pin_service = self._call(lambda: self._store.get_feature_service("pin_text_v1"))
         self._views = {view.name: view for view in [*definitions.pin_views, definitions.user_history]}
         self._pin_columns = [name for columns in VIEWS.values() for name in columns]
         self.of(["warm-up"])
