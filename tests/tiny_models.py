@@ -51,6 +51,7 @@ def tiny_model(folder: Path, model_id: str = "tiny-v1", seed: int = 0, blind: Se
     vocabulary = {word: place for place, word in enumerate([START, UNKNOWN, *(word for word in words() if word not in blind)])}
     table = np.linalg.qr(np.random.default_rng(seed).normal(size=(DIMENSION, DIMENSION)))[0][: len(vocabulary)].astype(np.float32)
     table[0] *= COMMON
+    table[1] *= 0.05  # many unknown words say no more than a few
     _tokenizer(vocabulary).save(str(folder / TOKENIZER))
     (folder / MODEL).write_bytes(lookup_graph(table))
     np.savez(folder / GOLDEN, texts=np.array(GOLDEN_TEXTS), vectors=reference(GOLDEN_TEXTS, vocabulary, table))

@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from embedder.artifact import MANIFEST, open_artifact, read_manifest
@@ -124,12 +125,12 @@ def _show_manifest(console: Console, document: dict[str, Any]) -> None:
     table = Table("field", Column("value", overflow="fold"), show_header=False)
     for name, value in document.items():
         if name not in ("files", "publication"):
-            table.add_row(name, _readable(value))
+            table.add_row(name, escape(_readable(value)))
     console.print(table)
     if publication := document["publication"]:
         console.print(f"version {publication['version']} in {publication['registry']}, published {publication['published_at']}, digest {publication['digest']}")
         if publication["forced"]:
-            console.print(f"[yellow]published against its gate[/]: {publication['forced']}")
+            console.print(f"[yellow]published against its gate[/]: {escape(publication['forced'])}")
         console.print(gate_table([Line(**line) for line in publication["gate"]]))
 
 

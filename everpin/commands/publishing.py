@@ -77,7 +77,7 @@ def _show(console: Console, outcome: Outcome) -> None:
     console.print(gate_table(outcome.gate))
     if (receipt := outcome.receipt) is None:
         return
-    done = "already published" if outcome.already else f"published although its gate refused ({receipt.forced})" if receipt.forced else "published"
+    done = "already published" if outcome.already else f"published although its gate refused ({escape(receipt.forced)})" if receipt.forced else "published"
     console.print(f"{outcome.model_id} is {done}: version {receipt.version} in {receipt.registry}")
     console.print(f"{outcome.place}, digest {outcome.digest[:12]}, made from {_made_from(receipt.lineage)}")
 
