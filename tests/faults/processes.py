@@ -22,9 +22,10 @@ from typing import Any, Protocol
 
 IMPORTED = (
     "everpin.wiring", "everpin.http", "streams.broker", "streams.features", "streams.worker", "streams.transport", "index.qdrant", "faust", "uvicorn",
-    "everpin.cli", "pandas", "pyarrow.parquet",
+    "everpin.cli", "pandas", "pyarrow.parquet", "feast.infra.offline_stores.dask", "feast.infra.passthrough_provider", "faust.assignor.partition_assignor",
+    "faust.sensors.prometheus", "uvicorn.protocols.websockets.auto", "tests.faults.warmed",
 )  # fmt: skip
-"""Everything that `streams.app` stands on; not itself, because it takes the parts that `tests.faults.worker` replaces.
+"""Everything that `streams.app` stands on, and what is imported when it starts; not itself, because it takes the parts that `tests.faults.worker` replaces.
 
 In a worker's own order: Feast, imported before prometheus_client, switches that to files shared by several processes.
 """
