@@ -48,6 +48,7 @@ def figures() -> str:
         "reconcile": reconcile_figures,
         "load": load_figures,
         "feed": feed_figures,
+        "experiments": experiment_figures,
     }
     for name, part in parts.items():
         lines += part(result(name)) if there(name) else []
@@ -165,6 +166,26 @@ def feed_figures(feed: dict[str, Any]) -> list[str]:
     lines += ["", "| interest recall by the mean life of planted interests | lambda 0 | lambda 0.01 | lambda 0.1 |", "|---|---|---|---|"]
     for life, variants in feed["lambda_by_mean_life_days"].items():
         lines.append(f"| {life} days | {' | '.join('{:.3f} [{:.3f}, {:.3f}]'.format(*metrics['interest_recall']) for metrics in variants.values())} |")
+    return lines
+
+
+def experiment_figures(experiments: dict[str, Any]) -> list[str]:
+    """What simulated experiments call different where nothing is, and what they find of what is."""
+    worlds = experiments["nulls"]
+    lines = ["", f"| nulls, GENERATED people: called different (5 % promised) | {' | '.join(worlds)} |", "|---|" + "---|" * len(worlds)]
+    for name in next(iter(worlds.values()))["called_different"]:
+        cells = (world["called_different"][name] for world in worlds.values())
+        lines.append(f"| {name} | " + " | ".join(f"{one['share']:.1%} [{one['low']:.1%}, {one['high']:.1%}]" for one in cells) + " |")
+    lines += [
+        "",
+        "| planted lift of fulfilment | searches | found by A/B | by interleaving | interleaving needs fewer searches |",
+        "|---|---|---|---|---|",
+    ]
+    for one in experiments["lifts"]:
+        found = (f"{one[mode]['share']:.0%} [{one[mode]['low']:.0%}, {one[mode]['high']:.0%}]" for mode in ("ab", "interleaving"))
+        fewer = one["times_fewer_searches"]
+        times = f"{fewer['times']:.0f} x [{fewer['low']:.0f}, {fewer['high']:.0f}]"
+        lines.append(f"| {one['lift']:+.0%} | {one['searches']:.0f} | {' | '.join(found)} | {times} |")
     return lines
 
 

@@ -36,7 +36,7 @@ def entity_id(value: object, kind: str = "pin") -> str:
         raise InvalidEvent(reason, f"{value!r:.80}; send a non-empty string as {kind}_id and as message key")
     if len(value) > MAX_ID_CHARS:
         raise InvalidEvent(reason, f"{len(value)} characters; at most {MAX_ID_CHARS} are allowed")
-    if any(0xD800 <= ord(char) <= 0xDFFF for char in value):
+    if not value.isascii() and any(0xD800 <= ord(char) <= 0xDFFF for char in value):
         raise InvalidEvent(reason, f"{value!a:.80} holds a lone surrogate, which has no UTF-8 form")
     return value
 

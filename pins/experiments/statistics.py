@@ -5,7 +5,7 @@ KDD 2018, section 2). Counting requests as if they were independent would call a
 says how much more.
 
 Every interval and p value holds for ONE look, at an end that was fixed beforehand. Who looks daily and stops at the first good day finds lifts that
-are not there (Johari et al., KDD 2017): choose the length first, from `units_needed`.
+are not there (Johari et al., KDD 2017): choose the length first, by `units_needed` of an experiment before.
 """
 
 from __future__ import annotations

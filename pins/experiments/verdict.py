@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pins.experiments.analysis import Analysis, Preference
-from pins.experiments.exposures import CONTROL
+from pins.experiments.exposures import CONTROL, TEAMS
 from pins.experiments.metrics import METRICS, PRIMARY
-from pins.experiments.statistics import ALPHA, Comparison
+from pins.experiments.statistics import ALPHA, Comparison, units_needed
 
 KINDS = {
     "broken": "a check failed: nothing else may be read",
@@ -17,6 +17,8 @@ KINDS = {
     "no_difference": "none was seen; the words say which difference could have been",
     "too_little": "there is not enough data to say anything",
 }
+SMALL_LIFT = 0.02
+"""What a search team would still ship for, relative to the control."""
 ONE_LOOK = "This holds for one look at the end of a time that was fixed beforehand; who stops at the first good day finds lifts that are not there."
 
 
@@ -64,9 +66,17 @@ def _kind(comparison: Comparison) -> str:
 def _difference(comparison: Comparison, kind: str, analysis: Analysis) -> str:
     base = analysis.arms[CONTROL].metrics[PRIMARY].value
     if kind == "no_difference":
-        return f"No difference seen on {PRIMARY}: {_signed(comparison)}; {_could_find(comparison)} (control: {base:.4f})."
+        return f"No difference seen on {PRIMARY}: {_signed(comparison)}; {_could_find(comparison)} (control: {base:.4f}).{_length(comparison, base, analysis)}"
     relative = f", {comparison.difference / base:+.1%}" if base else ""
     return f"Candidate {kind} on {PRIMARY} by {_signed(comparison)} (control: {base:.4f}{relative})."
+
+
+def _length(comparison: Comparison, base: float, analysis: Analysis) -> str:
+    """How many units the next experiment needs for a lift that somebody might care for."""
+    if not base:
+        return ""
+    needed = units_needed(comparison, sum(analysis.arms[team].units for team in TEAMS), SMALL_LIFT * base)
+    return f" To find a lift of {SMALL_LIFT:.0%} as surely would take about {needed:,.0f} units, dealt like these."
 
 
 def _guardrails(analysis: Analysis) -> Iterator[str]:

@@ -16,7 +16,7 @@ def test_the_readme_shows_the_committed_results() -> None:
     assert README.read_text() == rewritten(README.read_text()), "run `python -m bench.report`"
 
 
-@pytest.mark.parametrize("name", ["encoder", "worker", "freshness", "edits", "retrieval"])
+@pytest.mark.parametrize("name", ["encoder", "worker", "freshness", "edits", "retrieval", "experiments"])
 def test_a_result_names_its_command_machine_and_commit(name: str) -> None:
     body = json.loads((HERE / f"{name}.json").read_text())
     assert body["command"] == f"python -m bench.{name}"
@@ -36,3 +36,16 @@ def test_hybrid_and_re_ranked_search_lose_to_neither_part_on_english() -> None:
     means = {name: figure["mean"] for name, figure in json.loads((HERE / "retrieval.json").read_text())["languages"]["en"]["ndcg@20"].items()}
     assert means["hybrid"] >= max(means["dense"], means["sparse"])
     assert means["re-ranked"] >= means["hybrid"]
+
+
+def test_simulated_nulls_are_left_alone_and_interleaving_finds_lifts_with_fewer_searches() -> None:
+    body = json.loads((HERE / "experiments.json").read_text())
+    for world in body["nulls"].values():
+        figures = world["called_different"]
+        assert all(
+            figures[name]["tests"] == 1000 and figures[name]["low"] <= 0.05 <= figures[name]["high"] for name in ("A/B, fulfilment", "interleaving, preference")
+        )
+        assert figures["the mistake: fulfilment by search"]["low"] > 0.05
+        assert world["sample_ratio_alarms"] <= 5
+    assert all(one["times_fewer_searches"]["low"] > 1 for one in body["lifts"])
+    assert body["lifts"][-1]["interleaving"]["share"] > 0.95

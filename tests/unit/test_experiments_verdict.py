@@ -10,7 +10,7 @@ from pins.experiments.analysis import Analysis, analyse
 from pins.experiments.exposures import ARMS, CANDIDATE, CONTROL, INTERLEAVED
 from pins.experiments.joining import Joined
 from pins.experiments.metrics import METRICS, PRIMARY
-from pins.experiments.verdict import KINDS, ONE_LOOK, Verdict, preference_verdict, verdict
+from pins.experiments.verdict import KINDS, ONE_LOOK, SMALL_LIFT, Verdict, preference_verdict, verdict
 
 
 def experiment(units: tuple[int, int] = (2000, 2000), fulfilment: tuple[float, float] = (0.3, 0.3), hides: tuple[float, float] = (0.1, 0.1)) -> Joined:
@@ -62,6 +62,10 @@ def test_no_difference_comes_with_what_could_have_been_found() -> None:
     got = verdict(analysis)
     assert got.kind == "no_difference"
     assert f"a true difference of {analysis.comparisons[PRIMARY].detectable:.4f} would have been found 4 times of 5" in got.words[0]
+    base = analysis.arms[CONTROL].metrics[PRIMARY].value
+    needed = 4000 * (analysis.comparisons[PRIMARY].detectable / (SMALL_LIFT * base)) ** 2
+    assert f"To find a lift of 2% as surely would take about {needed:,.0f} units" in got.words[0]
+    assert "To find" not in said(experiment((2000, 2000), (0.0, 0.001))).words[0]
 
 
 def test_a_control_that_never_fulfils_has_no_relative_lift() -> None:
