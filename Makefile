@@ -65,6 +65,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m bench.reconcile
 	$(BIN)/python -m bench.load $(if $(CXC),--cxc $(CXC),--settings sample generated)
 	$(if $(CXC),$(BIN)/python -m bench.feed $(CXC))
+	$(BIN)/python -m bench.experiments
 	$(BIN)/python -m bench.report
 
 lock: $(VENV)/.dev $(VENV)/.training
