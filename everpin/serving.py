@@ -66,6 +66,16 @@ class Canary:
     share: float
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which model answers a request, and for a request during a canary the side it fell on, the experiment (the candidate's id) and its share."""
+
+    served: Served
+    arm: Arm = ""
+    experiment: str = ""
+    share: float | None = None
+
+
 class Stores(Protocol):
     """The alias, the state of the rollout and the collections of one installation."""
 
@@ -157,12 +167,15 @@ class LiveModels:
         except Unavailable:
             return None
 
-    def answering(self, unit: str) -> tuple[Served, Arm]:
+    def answering(self, unit: str) -> Choice:
         """Who answers this unit (a user, or a query or pin where no user is known): the live model, or the canary for its share of the units."""
         now, canary = self.now, self.canary
         if canary is None or canary.served is now:
-            return now, ""
-        return (canary.served, "candidate") if in_canary(unit, canary.served.model_id, canary.share) else (now, "control")
+            return Choice(now)
+        experiment = canary.served.model_id
+        if in_canary(unit, experiment, canary.share):
+            return Choice(canary.served, "candidate", experiment, canary.share)
+        return Choice(now, "control", experiment, canary.share)
 
     def forget(self, model_id: str) -> None:
         """Open no page of a model any more that is not live: its collection is about to go."""

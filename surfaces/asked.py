@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -10,11 +11,11 @@ from fastapi import Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from everpin.serving import Arm, LiveModels, Served
+from everpin.serving import Choice, LiveModels, Served
 from everpin.settings import Settings
 from pins.ports import Hit
 from surfaces.cosaves import CoSaves
-from surfaces.exposures import ExposureLog
+from surfaces.exposures import ExposureLog, expose
 from surfaces.metrics import Metrics
 from surfaces.newest import Newest
 from surfaces.people import People
@@ -42,21 +43,23 @@ class Surface:
 class Asked:
     """One request. Which model answers it is decided here, once, however the alias moves meanwhile.
 
-    `unit`: whom a canary's share is counted by (the user, or the query or pin); `arm` is the side it fell on, empty where there is no canary.
+    `unit`: whom a canary's share is counted by (the user, or the query or pin).
     """
 
     def __init__(self, request: Request, served: Served | None = None, unit: str = "") -> None:
         self.surface: Surface = request.app.state.surface
-        self.arm: Arm = ""
-        if served:
-            self.served = served
-        elif unit:
-            self.served, self.arm = self.surface.live.answering(unit)
-        else:
-            self.served = self.surface.live.now
+        live = self.surface.live
+        self._unit, self._choice = unit, live.answering(unit) if unit and not served else Choice(served or live.now)
+        self.served = self._choice.served
         self.request_id = request_id(request)
         self.stages = Stages()
         self.stage = self.stages.stage
+
+    def shown(self, surface_name: str, pin_ids: Sequence[str]) -> None:
+        """The pins of a first page, for the experiment that is going on, if one is."""
+        choice = self._choice
+        share = choice.share if choice.share and choice.share < 1 else None
+        expose(self.surface, choice.experiment, choice.arm, self._unit, self.request_id, self.served.model_id, pin_ids, surface_name, share=share)
 
     def head(self) -> dict[str, Any]:
         """What every answer says of itself. Call it last: it holds the timings."""

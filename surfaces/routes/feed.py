@@ -37,6 +37,7 @@ def feed(request: Request, user_id: UserIdPath, limit: LimitQuery = 20, diversit
     found = home_feed(history, asked.served.index, at_us, options, feed_seed(user_id, at_us, SAMPLED_FOR_US), newest, asked.stage)
     results = [FeedResult(score=round(one.score, 5), why=one.why, interest=one.interest, **card(one.hit)) for one in found.results]
     interests = [Interest(**asdict(interest)) for interest in found.interests]
+    asked.shown("feed", [one.pin_id for one in results[:limit]])
     places = [Place(one.pin_id, one.score, {"w": one.why, "i": one.interest}) for one in results[limit:]]
     extra = {"kind": found.kind, "interests": [interest.model_dump() for interest in interests]}
     return _answer(asked, user_id, extra, results[:limit], places, same)

@@ -43,6 +43,7 @@ def related(
     options = RelatedOptions(limit=limit, where=Where(lang=lang, category=category), diversity=diversity, depth=depth(limit))
     found = related_pins(pin_id, asked.served.index, options, asked.surface.cosaves.of(pin_id) if cosaves else None, asked.stage).results
     page = [RelatedResult(score=round(one.cosine, 5), why=one.why, duplicates=list(one.duplicates), **card(one.hit)) for one in found[:limit]]
+    asked.shown("related", [one.pin_id for one in page])
     places = [Place(one.pin_id, round(one.cosine, 5), {"w": one.why} | ({"n": list(one.duplicates)} if one.duplicates else {})) for one in found[limit:]]
     return _answer(asked, pin_id, page, places, same)
 

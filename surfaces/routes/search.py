@@ -64,6 +64,7 @@ def _first(request: Request, wanted: SearchRequest, query: str) -> tuple[Asked, 
         depth=depth(wanted.limit),
     )
     ranking = search(query, asked.served.encoder, asked.served.index, options, asked.served.sentences, asked.stage)
+    asked.shown("search", [found.pin_id for found in ranking[: wanted.limit]])
     return asked, ranking[: wanted.limit], [Place(found.pin_id, found.cosine, _stages(found)) for found in ranking[wanted.limit :]]
 
 

@@ -8,7 +8,9 @@ import pytest
 
 from everpin.settings import SHIPPED_MODEL
 from pins.assignment import in_canary
+from pins.experiments.exposures import Exposure
 from pins.rollout import Rollout
+from surfaces.exposures import WAITING
 from tests.surfaces.parts import BASE_MODEL, Running, running
 
 OLD, NEW = BASE_MODEL.name, SHIPPED_MODEL.name
@@ -29,6 +31,7 @@ def no_rollout(run: Running) -> Iterator[None]:
     run.stores.state.replace(run.stores.state.read(), None)
     run.stores.moved.point(OLD)
     run.surface.live.refresh()
+    run.surface.exposures._drain(WAITING)
 
 
 def roll_out(run: Running, rollout: Rollout) -> None:
@@ -69,6 +72,26 @@ def test_the_next_page_is_of_the_model_of_the_first_whatever_the_canary_does(run
     second = run.client.post("/v1/search", json={"query": QUERIES[0], "limit": 3, "cursor": first["cursor"]}).raise_for_status().json()
     assert second["model_id"] == NEW
     assert run.client.post("/v1/search", json={"query": QUERIES[0]}).json()["model_id"] == OLD
+
+
+def test_first_pages_are_exposures_of_their_arm_and_nothing_is_written_without_a_canary(run: Running) -> None:
+    models_of(run)
+    assert run.surface.exposures._drain(WAITING) == []
+    roll_out(run, Rollout(NEW, OLD, 1, filled_us=2, share=SHARE))
+    body = run.client.post("/v1/search", json={"query": QUERIES[0], "limit": 3}).json()
+    run.client.post("/v1/search", json={"query": QUERIES[0], "limit": 3, "cursor": body["cursor"]}).raise_for_status()
+    feed = run.client.get("/v1/users/fan/feed").json()
+    related = run.client.get("/v1/pins/food-001/related").json()
+    exposures = [event for event in run.surface.exposures._drain(WAITING) if isinstance(event, Exposure)]
+    assert [(event.surface, event.request_id) for event in exposures] == [
+        ("search", body["request_id"]),
+        ("feed", feed["request_id"]),
+        ("related", related["request_id"]),
+    ]
+    assert exposures[0].shown == tuple(result["pin_id"] for result in body["results"])
+    for event, answer in zip(exposures, (body, feed, related), strict=True):
+        assert (event.experiment, event.model_ids, event.share) == (NEW, (answer["model_id"],), SHARE)
+        assert event.arm == ("candidate" if answer["model_id"] == NEW else "control")
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
