@@ -27,7 +27,7 @@ def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
             yield made
             made.stop()
     else:
-        kafka: RunningKafka = request.getfixturevalue("own_kafka")
+        kafka: RunningKafka = request.getfixturevalue("kafka")
         made = Rig(Broker(kafka.address), tmp_path / "home")
         yield made
         made.stop()

@@ -25,8 +25,8 @@ STOPPED_UNACKED = 70
 
 
 @pytest.fixture
-def kafka_rig(own_kafka: RunningKafka, tmp_path: Path) -> Iterator[Rig]:
-    made = Rig(Broker(own_kafka.address), tmp_path / "home")
+def kafka_rig(kafka: RunningKafka, tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(Broker(kafka.address), tmp_path / "home")
     ensure_topics(made.broker, 4, 1)
     yield made
     made.stop()
@@ -140,10 +140,10 @@ def test_what_cannot_be_replayed_is_said_and_stays(rig: Rig) -> None:
     assert everpin(rig, "dlq", "list", "--all")["dead_letters"][0]["letter"] == whole
 
 
-def test_what_kafka_refuses_is_said_and_stays(own_kafka: RunningKafka, tmp_path: Path) -> None:
+def test_what_kafka_refuses_is_said_and_stays(kafka: RunningKafka, tmp_path: Path) -> None:
     """pin-updates takes less than pin-updates.dead: a replay names the letter, and a producer does not call it sent."""
-    rig = Rig(Broker(own_kafka.address), tmp_path / "home")
-    admin = KafkaAdminClient(bootstrap_servers=own_kafka.address)
+    rig = Rig(Broker(kafka.address), tmp_path / "home")
+    admin = KafkaAdminClient(bootstrap_servers=kafka.address)
     admin.create_topics([NewTopic(UPDATES, 4, 1, topic_configs={"max.message.bytes": "500"})])
     admin.close()
     ensure_topics(rig.broker, 4, 1)
@@ -199,7 +199,7 @@ def test_the_embedded_broker_keeps_what_is_purged_until_it_stops(embedded_rig: R
     assert waiting(rig) == []
 
 
-def test_a_purge_deletes_on_kafka_as_far_as_kafka_can(kafka_rig: Rig, own_kafka: RunningKafka) -> None:
+def test_a_purge_deletes_on_kafka_as_far_as_kafka_can(kafka_rig: Rig, kafka: RunningKafka) -> None:
     rig = kafka_rig
     secret = b"the words of a pin that was deleted"
     for pin in ("gone", "gone", "stays", "gone"):
@@ -214,8 +214,8 @@ def test_a_purge_deletes_on_kafka_as_far_as_kafka_can(kafka_rig: Rig, own_kafka:
     assert (rest["purged"], rest["unreadable"], rest["readable"], rest["deleted"], rest["blocked_by"]) == (1, 1, 0, 2, [])
     assert start_offsets(rig.broker, DEAD)[0] == end_offsets(rig.broker, DEAD)[0] == 8, "four letters and four settlements"
     assert list(read_topic(rig.broker, DEAD)) == []
-    assert own_kafka.node is not None
-    files = list(own_kafka.node.data_dir.glob(f"logs/{DEAD}-0/*.log"))
+    assert kafka.node is not None
+    files = list(kafka.node.data_dir.glob(f"logs/{DEAD}-0/*.log"))
     assert any(secret in file.read_bytes() for file in files), "docs/events.md says that Kafka's files keep it for a while: correct it"
     assert any("stays in Kafka's files" in note for note in rest["notes"])
     assert letter(rig, "new") == "0:8"
@@ -233,9 +233,9 @@ def test_a_later_purge_takes_what_was_replayed_before(kafka_rig: Rig) -> None:
     assert (done["purged"], done["unreadable"], done["deleted"]) == (1, 1, 2)
 
 
-def test_a_dead_letter_that_cannot_be_written_stops_the_worker_unacknowledged(own_kafka: RunningKafka, tmp_path: Path) -> None:
-    rig = Rig(Broker(own_kafka.address), tmp_path / "home", {"EVERPIN_RETRY_BUDGET_S": "2"})
-    admin = KafkaAdminClient(bootstrap_servers=own_kafka.address)
+def test_a_dead_letter_that_cannot_be_written_stops_the_worker_unacknowledged(kafka: RunningKafka, tmp_path: Path) -> None:
+    rig = Rig(Broker(kafka.address), tmp_path / "home", {"EVERPIN_RETRY_BUDGET_S": "2"})
+    admin = KafkaAdminClient(bootstrap_servers=kafka.address)
     admin.create_topics([NewTopic(DEAD, 4, 1, topic_configs={"max.message.bytes": "100"})])
     ensure_topics(rig.broker, 4, 1)
     poison(rig, "p")

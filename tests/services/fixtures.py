@@ -1,6 +1,6 @@
 """Pytest fixtures for the real services; a conftest brings them in with `pytest_plugins = ["tests.services.fixtures"]`.
 
-`kafka_address` and `redis_url` are one service for the whole run: a test keeps to topics, groups and keys
+`kafka` and `redis_url` are one service for the whole run: `kafka` is emptied for each test, with Redis a test keeps to keys
 of its own. A test that ends its broker takes `own_kafka`.
 """
 
@@ -9,19 +9,28 @@ from collections.abc import Iterator
 import pytest
 
 from tests.services import ServiceUnavailable, unavailable
-from tests.services.kafka import RunningKafka, start_kafka
+from tests.services.kafka import RunningKafka, empty, start_kafka
 from tests.services.redis import start_redis
 
 
 @pytest.fixture(scope="session")
-def kafka_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Give the bootstrap address (host:port) of a broker shared by the whole run."""
+def running_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningKafka]:
+    """The broker behind `kafka`."""
     try:
         kafka = start_kafka(tmp_path_factory.mktemp("kafka"))
     except ServiceUnavailable as reason:
         unavailable(reason)
     with kafka:
-        yield kafka.address
+        yield kafka
+
+
+@pytest.fixture
+def kafka(running_kafka: RunningKafka) -> RunningKafka:
+    """Give a test the one broker of the whole run, without topics and groups."""
+    if not running_kafka.ours:
+        unavailable(f"{running_kafka.address} from EVERPIN_TEST_KAFKA must keep what it holds: unset it for tests that want an empty broker")
+    empty(running_kafka.address)
+    return running_kafka
 
 
 @pytest.fixture

@@ -12,8 +12,11 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 import uuid
 import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +26,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from tests.services import ServiceUnavailable
-from tests.services.process import end, free_port, spawn, wait_ready
+from tests.services.process import POLL_S, end, free_port, spawn, wait_ready
 
 POM: Final = Path(__file__).with_name("kafka-pom.xml")
 COMPLETE: Final = "complete"  # the marker file in a cache folder whose jars are all there
@@ -31,6 +34,7 @@ JAVA_NEEDED: Final = 17
 RESOLVE_DEADLINE_S: Final = 600.0
 START_DEADLINE_S: Final = 90.0
 STOP_GRACE_S: Final = 30.0
+EMPTY_DEADLINE_S: Final = 30.0
 # Two shared cores: the quick compiler and one GC thread start the broker sooner than a fast broker would pay back.
 JVM: Final = ("-Xmx384m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true")
 QUIET: Final = ("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true")
@@ -173,6 +177,25 @@ def start_kafka(data_dir: Path, port: int | None = None) -> RunningKafka:
     _format(node, port)
     node.start()
     return RunningKafka(node.address, node)
+
+
+def empty(address: str) -> None:
+    """Delete every topic but Kafka's own, and every group. Members of a group that were killed are waited for."""
+    admin = AdminClient({"bootstrap.servers": address})
+    give_up = time.monotonic() + EMPTY_DEADLINE_S
+    while topics := [name for name in admin.list_topics(timeout=10).topics if not name.startswith("__")]:
+        _settled(admin.delete_topics(topics, operation_timeout=10), give_up)
+    while groups := [group.group_id for group in admin.list_consumer_groups().result(10).valid]:
+        _settled(admin.delete_consumer_groups(groups), give_up)
+
+
+def _settled(asked: Mapping[str, Future[None]], give_up: float) -> None:
+    """Wait for answers. What Kafka refused is asked for again by the caller until the deadline."""
+    refused = {name: error for name, one in asked.items() if (error := one.exception(10)) is not None}
+    if refused:
+        if time.monotonic() > give_up:
+            raise ServiceUnavailable(f"Kafka still has what an earlier test left behind after {EMPTY_DEADLINE_S:g} s: {refused}")
+        time.sleep(POLL_S)
 
 
 def warm() -> Path:
