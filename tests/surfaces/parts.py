@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import httpx
+import numpy as np
 
+from embedder.artifact import Artifact, open_artifact
+from embedder.onnx import OnnxEncoder
 from everpin.importers import PinRow, read_jsonl
 from everpin.keys import KeyRing, RateLimiter
 from everpin.owner import ownership, place
 from everpin.serving import LiveModels
 from everpin.settings import SHIPPED_MODEL, Settings
-from everpin.wiring import build_encoder
 from index.edge import EdgePinIndex
 from index.rollout import EdgeAlias
 from index.rollout_state import EdgeRolloutState
@@ -22,7 +25,7 @@ from pins.actions import UserActed
 from pins.events import PinEvent, PinUpdated
 from pins.features import FeatureRow
 from pins.indexer import PinIndexer
-from pins.ports import PinIndex
+from pins.ports import PinIndex, Vector
 from pins.rollout import Rollout
 from surfaces.access import Access
 from surfaces.app import build_app
@@ -101,6 +104,25 @@ class Running:
     indexers: Mapping[str, PinIndexer]
 
 
+class Remembering(OnnxEncoder):
+    """A real encoder, one of each model for the whole run, that encodes no text twice: every application indexes the same pins."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self._known: dict[str, Vector] = {}
+        super().__init__(artifact)
+
+    @classmethod
+    @cache
+    def of(cls, model: Path) -> Remembering:
+        return cls(open_artifact(model))
+
+    def encode(self, texts: Sequence[str]) -> Vector:
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            self._known |= zip(new, super().encode(new), strict=True)
+        return np.stack([self._known[text] for text in texts]) if texts else super().encode([])
+
+
 @contextmanager
 def running(home: Path, models: Sequence[Path] = (SHIPPED_MODEL,), pins: int = 120, limits: Limits = Limits()) -> Iterator[Running]:
     """Everything but the network: `pins` sample pins in a collection of each model, the first of them live."""
@@ -110,7 +132,7 @@ def running(home: Path, models: Sequence[Path] = (SHIPPED_MODEL,), pins: int = 1
         rows = [row for row in read_jsonl(SAMPLE) if isinstance(row, PinRow)][:pins]
         features.write([feature for row in rows for feature in row.rows(T0)])
         for model in models:
-            encoder = build_encoder(Settings(home=home, model=model))
+            encoder = Remembering.of(model)
             indexer = indexers[encoder.model_id] = PinIndexer(features, encoder, stores.index(encoder.model_id, encoder.dimension), lambda: T0 + 1)
             indexer.apply([PinUpdated(row.pin_id, T0) for row in rows])
         liked = [row.pin_id for row in rows[:12]]
