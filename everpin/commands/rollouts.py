@@ -35,10 +35,7 @@ def rollout_start(
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the candidate's worker.")] = READY_S,
     as_json: AsJson = False,
 ) -> None:
-    """Show what the rollout takes; with --yes begin it, wait for the model's own worker, and fill its collection.
-
-    Interrupted, killed or paused? The same command goes on: what is filled stays filled.
-    """
+    """Show what the rollout takes; with --yes begin it, wait for the model's own worker, and fill its collection. Interrupted, it goes on where it was."""
     config = settings()
     rollouts = Rollouts(config)
     folder = model_folder(config, model)
@@ -103,7 +100,7 @@ def rollout_retire(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask: the collection cannot be brought back but by a new rollout.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Drop the collection that is not live."""
+    """Drop the collection that is not live, which ends the rollout."""
     if not yes:
         if as_json or not sys.stdin.isatty():
             raise EverpinError(f"this would drop the collection of {model}; add --yes")
