@@ -24,6 +24,7 @@ from index.wire import (
     pack_answers,
     pack_asks,
     pack_briefs,
+    pack_points,
     pack_records,
     pack_refusal,
     pack_vectors,
@@ -31,6 +32,7 @@ from index.wire import (
     unpack_answers,
     unpack_asks,
     unpack_briefs,
+    unpack_points,
     unpack_records,
     unpack_refusal,
     unpack_vectors,
@@ -49,6 +51,8 @@ WRITTEN_AT_ONCE = 64
 """Points in one request, some 20 ms of the owner's: nobody who searches waits longer than that for a backfill."""
 MOST_WRITES = 256
 """Points that an owner takes in one request."""
+MOST_POINTS = 4096
+"""Points with their vectors that an owner reads in one request, some 200 ms of its time."""
 PACKED = "application/octet-stream"
 """What a write must say it is: a page in a browser cannot, so none can write to an owner behind its reader's back."""
 
@@ -75,6 +79,7 @@ def routes(index: PinIndex) -> APIRouter:
         ("/index/bodies", lambda body: pack_answers([_bodies(index, _ids(body))])),
         ("/index/known", lambda body: pack_records(index.known(_ids(body)))),
         ("/index/vectors", lambda body: pack_vectors(index.vectors(_ids(body)))),
+        ("/index/points", lambda body: pack_points(*_page_of_points(index, **orjson.loads(body)))),
     ):
         router.add_route(path, _raw(act), methods=["POST"])
     router.add_route("/index/write", _written(index), methods=["POST"])
@@ -118,6 +123,12 @@ def _bodies(index: PinIndex, pin_ids: Sequence[str]) -> list[Hit]:
     """Records before vectors: of a pin that is written in between, the vector is then newer than its version says, and is soon read again."""
     records, vectors = index.known(pin_ids), index.vectors(pin_ids)
     return [Hit(pin_id, 0.0, pin.fields, int(pin.v), vectors[pin_id], pin.refused) for pin_id, pin in records.items() if pin_id in vectors]
+
+
+def _page_of_points(index: PinIndex, cursor: str, limit: int, newer_than: int) -> tuple[Sequence[tuple[IndexedPin, Vector | None]], str]:
+    if not (isinstance(cursor, str) and type(limit) is type(newer_than) is int and 0 < limit <= MOST_POINTS):
+        raise TypeError(f"a page is a cursor, a limit of 1 to {MOST_POINTS}, and a version that is a whole number")
+    return index.page_of_points(cursor, limit, newer_than)
 
 
 def _ids(body: bytes) -> list[str]:
@@ -199,6 +210,9 @@ class LoopbackPinIndex:
     def page(self, cursor: str = "", limit: int = 1000) -> tuple[Sequence[IndexedPin], str]:
         body = self._get("/index/scan", cursor=cursor, limit=limit)
         return [IndexedPin(**pin) for pin in body["records"]], body["cursor"]
+
+    def page_of_points(self, cursor: str = "", limit: int = 1000, newer_than: int = 0) -> tuple[Sequence[tuple[IndexedPin, Vector | None]], str]:
+        return self._exchanged("/index/points", orjson.dumps({"cursor": cursor, "limit": min(limit, MOST_POINTS), "newer_than": newer_than}), unpack_points)
 
     def scan(self, batch: int = 1000) -> Iterator[Sequence[IndexedPin]]:
         return pages(self.page, batch)

@@ -105,6 +105,22 @@ def unpack_records(body: bytes) -> dict[str, IndexedPin]:
     return {pin_id: IndexedPin(**record) for pin_id, record in orjson.loads(body).items()}
 
 
+def pack_points(points: Sequence[tuple[IndexedPin, Vector | None]], cursor: str) -> bytes:
+    """Records with their vectors, and the cursor of the next page, as bytes."""
+    lines = [[record, -1 if vector is None else len(vector)] for record, vector in points]
+    return _joined([cursor, lines], [vector for _, vector in points if vector is not None])
+
+
+def unpack_points(body: bytes) -> tuple[list[tuple[IndexedPin, Vector | None]], str]:
+    """What `pack_points` made bytes of; vectors are read-only views of one block. Raises ValueError or TypeError for anything else."""
+    (cursor, lines), numbers = _split(body)
+    found, start = [], 0
+    for record, length in lines:
+        found.append((IndexedPin(**record), None if length < 0 else numbers[start : start + length]))
+        start += max(0, length)
+    return found, str(cursor)
+
+
 def pack_writes(writes: Sequence[PointWrite]) -> bytes:
     """Guarded writes as bytes. Raises TypeError for a record that JSON cannot hold."""
     lines = [[write.record, write.expected_v, -1 if write.vector is None else len(write.vector), write.keep_vector] for write in writes]

@@ -137,6 +137,12 @@ class PinIndex(Protocol):
     def page(self, cursor: str = "", limit: int = 1000) -> tuple[Sequence[IndexedPin], str]:
         """One batch of a scan, and the cursor of the next one: opaque, empty at the start and after the end."""
 
+    def page_of_points(self, cursor: str = "", limit: int = 1000, newer_than: int = 0) -> tuple[Sequence[tuple[IndexedPin, Vector | None]], str]:
+        """The same with each record's vector, read together; with `newer_than` only the records of a higher version.
+
+        The embedded engine reads a page at one instant, a server each point.
+        """
+
     def sweep(self, before_v: int) -> Mapping[str, int]:
         """Remove for good the `dead` tombstones of a version below `before_v` and the `nameless` points; how many of each went."""
 

@@ -1,4 +1,4 @@
-"""`everpin reconcile`, `reembed`, `sweep`, `export`: is the index true, make it so, delete for good, and take the pins out."""
+"""`everpin reconcile`, `reembed`, `sweep`: is the index true, make it so, and delete for good."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from rich.table import Table
 
 from everpin.answers import reading
 from everpin.commands.output import PARTIAL, AsJson, emit
-from everpin.exporting import export
 from everpin.healing import Healing, Line, conditions, heal, matching, reembed, write_lines
 from everpin.live import live_settings
 from everpin.loading import feature_store, stream
@@ -217,19 +216,6 @@ def _warn_of_rest(report: SweepReport) -> None:
         print(f"everpin: a producer keeps writing to {', '.join(report.not_erased[:20])}; stop it and sweep again", file=sys.stderr)
     if not report.scrubbed:
         print("everpin: another process held the feature store's file, so erased text may still be in it; sweep again", file=sys.stderr)
-
-
-def export_pins(
-    file: Annotated[Path, typer.Argument(help="A .jsonl or .parquet file.")],
-    vectors: Annotated[bool, typer.Option("--vectors", help="With each pin's vector.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Write the live pins of the index to a file: id, text, fields, model, version, and with --vectors the vector."""
-    with reading(live_settings(settings())) as index, _progress(as_json) as progress:
-        task = progress.add_task(f"exporting to {file}", total=_records(index) or None)
-        report = export(index, file, vectors=vectors, step=lambda n: progress.advance(task, n))
-    document = asdict(report) | {"file": str(file)}
-    emit(document, as_json, lambda console: console.print(f"{report.pins} pins written to {file}, {report.textless} of them without text"))
 
 
 def seconds(duration: str) -> float:

@@ -90,7 +90,8 @@ def front(engine: QdrantClient) -> FastAPI:
 
     @app.post("/collections/{name}/points/scroll")
     def scroll(name: str, body: models.ScrollRequest) -> dict[str, Any]:
-        found, offset = engine.scroll(name, scroll_filter=body.filter, limit=body.limit or 10, offset=body.offset, with_payload=True)
+        asked = {"limit": body.limit or 10, "offset": body.offset, "with_payload": True, "with_vectors": body.with_vector or False}
+        found, offset = engine.scroll(name, scroll_filter=body.filter, **asked)
         return ok({"points": [p.model_dump(mode="json") for p in found], "next_page_offset": offset})
 
     @app.post("/collections/{name}/points/delete")

@@ -15,7 +15,7 @@ import pytest
 
 import everpin.reconciling
 from everpin.commands.healing import _share, seconds
-from everpin.exporting import export
+from everpin.exports.one_file import export
 from everpin.healing import conditions, matching
 from everpin.reconciling import Difference, Scope, Stores, Tally, differences, recheck, share_of
 from everpin.sweeping import sweep
