@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
@@ -93,7 +92,7 @@ class BackfillReport:
     pins: int = 0
     done: int = 0
     resumed_at: int = 0
-    outcomes: Counter[str] = field(default_factory=Counter)
+    outcomes: dict[str, int] = field(default_factory=dict)
     encoded: int = 0
     dead: int = 0
     undelivered: int = 0

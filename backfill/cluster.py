@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -25,9 +26,11 @@ from pins.errors import EverpinError, Unavailable
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
     "RAY_memory_monitor_refresh_ms": "0",  # what else runs on this machine is no reason to kill our workers
+    "RAY_worker_niceness": "5",  # searches and the stream go first; Ray's own 15 would all but stop a backfill beside them
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "0",
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # else standard output, where one JSON document is promised, has its messages too
 }
 """Read by Ray when it is imported or started; what the environment says already is kept."""
 OBJECT_STORE_BYTES = 128 << 20
@@ -85,20 +88,10 @@ def ray_pool(setting: Setting, workers: int, address: str | None) -> Iterator[Ra
     """A pool of `workers` for the time of the block: on the cluster at `address`, or on a Ray of our own. Raises EverpinError, Unavailable."""
     ray = _imported()
     with _quiet_folder() as folder:
+        mine = {"num_cpus": workers, "num_gpus": 0, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES, "_temp_dir": folder}
         try:
-            if address:
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-            else:
-                ray.init(
-                    address="local",
-                    num_cpus=workers,
-                    num_gpus=0,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    object_store_memory=OBJECT_STORE_BYTES,
-                    _temp_dir=folder,
-                )
+            with _silent():
+                ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else mine))
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise Unavailable(f"Ray {f'at {address} does not answer' if address else 'does not start here'}: {error}") from error
         try:
@@ -122,6 +115,21 @@ def _imported() -> Any:
     import ray.exceptions  # noqa: PLC0415
 
     return ray
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Ray's own code says on standard error, past Python, that it will say nothing there."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _configure(ray: Any) -> None:

@@ -174,7 +174,7 @@ class Run:
             return
         self._graveyard.bury(done.dead)
         report = self.report
-        report.outcomes += Counter(done.outcomes)
+        report.outcomes = dict(Counter(report.outcomes) + Counter(done.outcomes))
         report.encoded += done.encoded
         report.dead += len(done.dead)
         report.done += done.end - done.start

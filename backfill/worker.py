@@ -46,18 +46,17 @@ class BlockWorker:
     ) -> None:
         self._parts, self._patience_s, self._vanished_limit = parts, patience_s, vanished_limit
         self._clock, self._sleep, self._monotonic = clock, sleep, monotonic
+        self._began_us = 0
         self._indexer: PinIndexer | None = None
-        self._recorded: Recorded | None = None
         self._snapshots: Snapshots | None = None
 
     def work(self, block: Block) -> BlockReport:
         """Bring the index up to date with these pins. Raises nothing: a block that could not be done has a problem."""
-        began_s = self._clock() / 1e6
         try:
             done = self._patiently(block)
         except Exception as error:
             words = str(error) if isinstance(error, EverpinError) else f"{type(error).__name__}: {error}"
-            return BlockReport(block.start, block.end, began_s=began_s, ended_s=self._clock() / 1e6, problem=words)
+            return BlockReport(block.start, block.end, problem=words)
         places = {pin_id: block.start + place for place, pin_id in enumerate(block.pin_ids)}
         at_us = self._clock()
         return BlockReport(
@@ -66,7 +65,7 @@ class BlockWorker:
             dict(Counter(outcome.reason for outcome in done.outcomes)),
             done.encoded,
             tuple(Dead(pin_id, type(error).__name__, error.reason, str(error), places[pin_id], at_us) for pin_id, error in done.refused.items()),
-            began_s,
+            self._began_us / 1e6,
             at_us / 1e6,
         )
 
@@ -87,8 +86,8 @@ class BlockWorker:
         indexer = self._opened()
         assert self._snapshots  # opened with the indexer
         self._snapshots.held = dict(zip(block.pin_ids, block.snapshots, strict=bool(block.snapshots)))
-        now_us = self._clock()
-        return indexer.apply([PinUpdated(pin_id, now_us) for pin_id in block.pin_ids])
+        self._began_us = self._clock()
+        return indexer.apply([PinUpdated(pin_id, self._began_us) for pin_id in block.pin_ids])
 
     def _opened(self) -> PinIndexer:
         if self._indexer is None:

@@ -99,7 +99,7 @@ def _bar(quiet: bool) -> Iterator[Callable[[HowFar], None]]:
 
 def _show(console: Console, report: BackfillReport) -> None:
     table = Table("outcome", "pins", "meaning")
-    for reason, count in report.outcomes.most_common():
+    for reason, count in sorted(report.outcomes.items(), key=lambda item: -item[1]):
         table.add_row(reason, str(count), REASONS[reason])
     if report.outcomes:
         console.print(table)
