@@ -7,6 +7,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 from urllib.parse import quote, quote_from_bytes
 
@@ -171,6 +172,12 @@ def opened(cursor: str) -> dict[str, object]:
     return found
 
 
+@cache
+def bomb(filling: bytes, times: int) -> str:
+    """A small cursor that unpacks to much."""
+    return base64.urlsafe_b64encode(zlib.compress(filling * times)).decode().rstrip("=")
+
+
 def a_cursor(chance: Random, cursors: Sequence[str]) -> bytes:
     """A real cursor with bits flipped, a bomb, or one that was forged to pass for this request's own."""
     real = chance.choice(cursors)
@@ -178,7 +185,7 @@ def a_cursor(chance: Random, cursors: Sequence[str]) -> bytes:
     if kind < 0.35:
         made = flipped(chance, real.encode()).decode("latin-1")
     elif kind < 0.45:
-        made = base64.urlsafe_b64encode(zlib.compress(chance.choice([b"0", b"[", b" ", b'{"m":']) * chance.choice([10_000, 3_000_000]))).decode().rstrip("=")
+        made = bomb(chance.choice([b"0", b"[", b" ", b'{"m":']), chance.choice([10_000, 3_000_000]))
     elif kind < 0.55:
         made = base64.urlsafe_b64encode(flipped(chance, base64.urlsafe_b64decode(real + "=" * (-len(real) % 4)))).decode().rstrip("=")
     elif kind < 0.62:
