@@ -5,8 +5,8 @@ shortly before the round before it began, and what is newer replaces what was re
 before did not change in between. The rounds end when the state of one moment is known:
 
 - The embedded engine reads one page at one instant. A round of a single page is the end: every record that it does not hold is unchanged.
-- A server reads a page while others write. There, two rounds in a row must find the same: whatever they hold did not change between them, and
-  the moment is the one at which the second began. Until then the rounds go on; each is short, because little changes in the time of one.
+- A server reads a page while others write. There, two rounds in a row must find the same versions and vectors: whatever they hold did not change
+  between them, and the moment is the one at which the second began. Until then the rounds go on; each is short, because little changes in the time of one.
 
 Both rest on LAG_US: a write lands at most so long after its version was taken.
 """
@@ -59,14 +59,14 @@ def read_at_one_moment(
     for points in _pages(index, max(0, since_us - LAG_US), PAGE):
         taken.add(points, again=False)
         step(len(points))
-    seen: dict[str, int] = {}
+    seen: dict[str, tuple[int, int]] = {}
     since, rounds, deadline = began - LAG_US, 0, time.monotonic() + patience.settle_s
     while True:
         began, changed, pages = clock(), 0, 0
         for points in _pages(index, since, AT_ONE_INSTANT):
-            news = [point for point in points if point[0].pin_id and seen.get(point[0].pin_id) != point[0].v]
+            news = [point for point in points if point[0].pin_id and seen.get(point[0].pin_id) != _identity(point)]
             taken.add(news, again=True)
-            seen |= {record.pin_id: record.v for record, _ in news}
+            seen |= {point[0].pin_id: _identity(point) for point in news}
             changed, pages = changed + len(news), pages + 1
         rounds += 1
         if not changed:
@@ -79,6 +79,12 @@ def read_at_one_moment(
                 "export when less is written, or pause the backfill for a moment"
             )
         since = began - LAG_US
+
+
+def _identity(point: Point) -> tuple[int, int]:
+    """Version and vector: a server that is caught in the middle of a write may give the one before the other."""
+    record, vector = point
+    return record.v, 0 if vector is None else hash(vector.tobytes())
 
 
 def _pages(index: PinIndex, newer_than: int, limit: int) -> Iterator[Sequence[Point]]:

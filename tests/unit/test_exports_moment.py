@@ -170,6 +170,26 @@ def test_an_index_at_rest_is_read_once_and_looked_at_once() -> None:
     assert at_us <= written.clock.now_us
 
 
+class Torn(FakeIndex):
+    """A server that is caught in the middle of a write: once, a pin's new version comes with its old vector."""
+
+    torn = 0
+
+    def page_of_points(self, cursor: str = "", limit: int = 1000, newer_than: int = 0) -> tuple[Sequence[Point], str]:
+        self.torn += 1
+        points, following = super().page_of_points(cursor, limit, newer_than)
+        return [(record, np.zeros(8, np.float32) if self.torn == 2 else vector) for record, vector in points], following
+
+
+def test_a_vector_that_is_older_than_its_record_is_read_again() -> None:
+    written = Written(iter([]), iter([]), one_instant=False, index=Torn())
+    written.write("p", "vector", 1)
+    held = Held()
+    _, rounds = read_at_one_moment(written.index, held, 0, written.clock, Patience(page_at_one_instant=False))
+    assert held.vectors()["p"].any()
+    assert rounds == 3
+
+
 def test_a_point_that_names_no_pin_never_keeps_the_rounds_going() -> None:
     written = Written(iter([]), iter([]), one_instant=False)
     for n in range(2):
