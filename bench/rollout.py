@@ -19,7 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -94,17 +94,20 @@ class Client(threading.Thread):
         self.join(30)
 
     def run(self) -> None:
-        connection = http.client.HTTPConnection(self._host, timeout=30)
-        while not self._stopped.is_set():
-            kind, query, gone = self._chance.choice(KINDS), self._chance.choice(self._space.queries), frozenset(self._gone)
-            try:
-                body = self._ask(connection, kind, query)
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                connection.close()
-                with self._seen.lock:
-                    self._seen.failed.append(f"{kind}: {error!r}")
-                continue
-            self._check(kind, query, body, gone)
+        with closing(http.client.HTTPConnection(self._host, timeout=30)) as connection:
+            while not self._stopped.is_set():
+                self._once(connection)
+
+    def _once(self, connection: http.client.HTTPConnection) -> None:
+        kind, query, gone = self._chance.choice(KINDS), self._chance.choice(self._space.queries), frozenset(self._gone)
+        try:
+            body = self._ask(connection, kind, query)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            connection.close()
+            with self._seen.lock:
+                self._seen.failed.append(f"{kind}: {error!r}")
+            return
+        self._check(kind, query, body, gone)
 
     def _ask(self, connection: http.client.HTTPConnection, kind: str, query: str) -> dict[str, Any]:
         if kind == "search":
@@ -171,7 +174,7 @@ class Writer(threading.Thread):
             self.truth[pin_id] = None
             self._producer.send(PinDeleted(pin_id, now_us()))
         else:
-            pin_id, words = self._chance.choice(alive), f"{caption(number, 1)}, edition {number}"
+            pin_id, words = self._chance.choice(alive), f"edition {number} of {caption(number, 1)}"
             self.truth[pin_id] = words
             self._producer.send(PinUpdated(pin_id, now_us(), {"pin_caption": {"caption": words}}))
 
@@ -225,17 +228,17 @@ def missing(config: Settings, folder: Path, truth: Mapping[str, str | None]) -> 
 def _as_written(record: Any, words: str | None) -> bool:
     if words is None:
         return record is None or record.dead
-    return record is not None and not record.dead and words.split(",")[-1].strip().casefold() in record.text.casefold()
+    return record is not None and not record.dead and " ".join(words.split()[:3]).casefold() in record.text.casefold()  # texts are cut at the end
 
 
 def switched(seen: Seen, after: str, within_s: float = 10.0) -> float:
-    """Seconds after the mark until only this model answered."""
+    """Seconds after the command returned until only this model answered; 0 where that was before."""
     began, deadline = time.monotonic(), time.monotonic() + within_s
     while after not in seen.first and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(1.5)  # the model before must not be seen any more
     others = [at for model_id, at in seen.last.items() if model_id not in (after, "none")]
-    return max([seen.first.get(after, deadline), *others]) - began
+    return max(0.0, max([seen.first.get(after, deadline), *others]) - began)
 
 
 def rollout(home: Path, requests: int, rate: float, clients: int) -> dict[str, Any]:
