@@ -36,10 +36,7 @@ def fill(
     restart: Annotated[bool, typer.Option("--restart", help="Look at every pin again, whatever an earlier run did.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Embed every pin of the feature store that this model's collection lacks, while workers go on. Interrupted, it goes on where it was.
-
-    Exit code 1 when pins became dead letters or it was interrupted, 2 when a store stayed away.
-    """
+    """Embed every pin that this model's collection lacks, while workers go on; interrupted, it goes on where it was. Exit code 1 on dead letters."""
     from backfill.run import backfill  # noqa: PLC0415  Ray is an extra, and slow to import
 
     config = settings()
