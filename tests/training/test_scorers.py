@@ -14,7 +14,7 @@ pytest.importorskip("sentence_transformers", reason=REASON)
 pytest.importorskip("bm25s", reason=REASON)
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch's and transformers' own imports
 
-from everpin.exporting import export  # noqa: E402  # after the skip
+from everpin.exports.one_file import export  # noqa: E402  # after the skip
 from pins.changes import IndexedPin  # noqa: E402
 from pins.ports import PointWrite  # noqa: E402
 from pins.relevance import OrdinalHead  # noqa: E402

@@ -25,7 +25,8 @@ from streams.broker import TOPICS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ("README.md", "docs/import.md", "docs/events.md", "docs/operations.md")
-PAGES = (*DOCUMENTS, "docs/models.md", "docs/rollout.md", "CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/adr/{path.name}" for path in sorted((ROOT / "docs/adr").glob("*.md"))))
+BESIDE = ("docs/models.md", "docs/rollout.md", "CONTRIBUTING.md", "CHANGELOG.md")
+PAGES = (*DOCUMENTS, *BESIDE, *(f"docs/adr/{path.name}" for path in sorted((ROOT / "docs/adr").glob("*.md"))))
 NOW_US = 1_764_000_000_000_000
 REFUSALS = {
     "encoder_error": "the student could not encode the pin's text",
