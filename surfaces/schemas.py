@@ -84,7 +84,7 @@ class UserActionIn(Request):
     action: Literal["save", "click"] = "save"
     time: datetime | None = Field(None, description="When; now, where it is left out.")
     request_id: RequestId | None = Field(None, description="Of the answer that showed the pin: a running experiment then counts the action.")
-    dwell_ms: int | None = Field(None, ge=0, le=MAX_DWELL_MS, description="How long the user stayed with the pin; 10 s or more make a click a long one.")
+    dwell_ms: int | None = Field(None, ge=0, le=MAX_DWELL_MS, description="How long the user stayed with the pin; 10 s make a click a long one.")
 
 
 class ActionsRequest(Request):
