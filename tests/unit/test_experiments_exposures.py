@@ -58,6 +58,12 @@ def test_an_interleaved_exposure_has_two_models_and_teams() -> None:
     assert event == Exposure("l6-v2", "u", INTERLEAVED, "search", "r1", ("l6-v1", "l6-v2"), ("p1", "p2"), T0, (CANDIDATE, CONTROL))
 
 
+def test_an_interleaved_answer_without_pins_needs_no_teams() -> None:
+    event = read(wire(EXPOSURE, arm=INTERLEAVED, model_ids=["l6-v1", "l6-v2"], shown=[], share=...))
+    assert isinstance(event, Exposure)
+    assert (event.shown, event.teams) == ((), ())
+
+
 def test_an_outcome_is_read() -> None:
     assert read(wire(OUTCOME)) == Outcome("l6-v2", "u", "r1", "p1", "click", T0, 12_000)
     assert read(wire(OUTCOME, dwell_ms=...)) == Outcome("l6-v2", "u", "r1", "p1", "click", T0)
