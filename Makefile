@@ -63,10 +63,12 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m bench.scaling
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.reconcile
+	$(BIN)/python -m bench.backfill
 	$(BIN)/python -m bench.load $(if $(CXC),--cxc $(CXC),--settings sample generated)
 	$(if $(CXC),$(BIN)/python -m bench.feed $(CXC))
 	$(BIN)/python -m bench.experiments
 	$(BIN)/python -m bench.report
+	$(BIN)/python -m bench.scale
 
 lock: $(VENV)/.dev $(VENV)/.training
 	$(BIN)/python requirements/lock.py > requirements/constraints.new

@@ -46,6 +46,7 @@ def figures() -> str:
         "memory": memory_figures,
         "guard": guard_figures,
         "reconcile": reconcile_figures,
+        "backfill": backfill_figures,
         "load": load_figures,
         "feed": feed_figures,
         "experiments": experiment_figures,
@@ -153,6 +154,17 @@ def reconcile_figures(reconcile: dict[str, Any]) -> list[str]:
         run = reconcile[name]
         lines.append(f"| {name.replace('_', ' ')} | {run['pins_per_second']:.0f} | {run['memory_mb']['peak']} | {run['memory_mb']['anonymous']} |")
     return lines
+
+
+def backfill_figures(backfill: dict[str, Any]) -> list[str]:
+    """A backfill beside the encoder alone."""
+    head = f"backfill of {backfill['pins']:,} pins, workers x threads"
+    lines = ["", f"| {head} | pins/s (median) | encoder alone, texts/s | share of it |", "|---|---|---|---|"]
+    for name, speed in backfill["median_pins_per_second"].items():
+        lines.append(f"| {name} | {speed:.0f} | {backfill['median_encoder_texts_per_second'][name]:.0f} | {backfill['share_of_encoder'][name]:.0%} |")
+    two, load = backfill["two_workers_to_one"], backfill["load_before"][0]
+    words = f"Two workers of one thread make {two['backfill']:.2f} of one, the encoder alone {two['encoder']:.2f}; starting and stopping take"
+    return [*lines, "", f"{words} {backfill['start_s']:.0f} s. The machine's load before the run was {load:.1f}."]
 
 
 def feed_figures(feed: dict[str, Any]) -> list[str]:
