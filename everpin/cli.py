@@ -7,10 +7,25 @@ from collections.abc import Callable
 
 import typer
 
-from everpin.commands import asking, backfilling, comparing, deadletters, experiments, exporting, healing, health, importing, keys, models, publishing, rollouts, running
+from everpin.commands import (
+    asking,
+    backfilling,
+    bridging,
+    comparing,
+    deadletters,
+    experiments,
+    exporting,
+    healing,
+    health,
+    importing,
+    keys,
+    models,
+    publishing,
+    rollouts,
+    running,
+)
 from everpin.commands.output import NOT_DONE
 from pins.errors import EverpinError
-
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": running.demo,
@@ -53,6 +68,10 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
             "publish": publishing.model_publish,
             "compare": comparing.model_compare,
         },
+    ),
+    "bridge": (
+        "Bridges: a new model's queries on an old model's collection, while the backfill runs.",
+        {"fit": bridging.bridge_fit, "show": bridging.bridge_show},
     ),
     "rollout": (
         "Roll a published model out beside the live one, and back.",

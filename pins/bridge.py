@@ -68,8 +68,8 @@ class Map:
 class Bridge:
     """A fitted map with the two models that it is for, and what was measured when it was fitted.
 
-    `slope` and `intercept` turn a cosine of a mapped query to a pin into what the old model's own query would have had: a mapped query lies a
-    little beside the pins, so its cosines are lower, and without them levels would be too. `figures` is plain JSON.
+    `slope` and `intercept` give the cosines of mapped queries the scale of the old model's own, so that levels mean what they meant. `figures` is
+    plain JSON.
     """
 
     new: Side

@@ -20,25 +20,23 @@ from pins.ports import Vector
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 """Adam's (Kingma and Ba 2015, algorithm 1)."""
-LEAST_GAIN = 1e-3
-"""Share of the held-out loss that an epoch must take off to count as a gain."""
 FEWEST = 20
 """Texts, and pins, that ranking can be learned from at all."""
 HELD_AT_MOST = 1_000
-"""Held-out texts, and pins, that an epoch is judged by."""
+"""Held-out texts, and pins, that the result is judged by."""
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
     """How ranking is learned. `hidden`: width of the residual's layer; 0 for none, which leaves one matrix.
 
-    `held`: share of texts and pins that only decide when to stop; `patience`: epochs without a gain before that; `against`: pins that a batch
-    is ranked against; `temperature`: of the softmax over cosines, whose small values look at the first places only.
+    `rate`: Adam's at the start; it falls to zero along half a cosine (Loshchilov and Hutter 2017). `against`: pins that a batch is ranked against;
+    `temperature`: of the softmax over cosines, whose small values look at the first places only; `held`: share of texts and pins that only judge
+    the result.
     """
 
     hidden: int = 0
-    epochs: int = 12
-    patience: int = 2
+    epochs: int = 8
     batch: int = 256
     rate: float = 1e-3
     against: int = 512
@@ -75,53 +73,49 @@ def fit_procrustes(new: Vector, old: Vector) -> Map:
 def fit_ranking(start: Map, ranked: Ranked, training: Training = Training(), seed: int = 0, step: Callable[[int], None] = lambda epoch: None) -> Map:
     """The map that ranks best, found from `start`, whose matrix it changes and beside which it lays a hidden layer, if one is asked for.
 
-    `step` hears the number of each epoch that is done. Returns what was best on held-out texts and pins: `start` where no epoch was better. Raises
-    ValueError for fewer than 20 texts or pins.
+    `step` hears the number of each epoch that is done. Returns `start` where training did not better it on held-out texts and pins. Raises ValueError
+    for fewer than 20 texts or pins.
     """
     _paired(ranked.pins_new, ranked.pins_old)
     if min(len(ranked.asked), len(ranked.pins_new)) < FEWEST:
         raise ValueError(f"ranking is learned from {FEWEST} texts and {FEWEST} pins or more, there are {len(ranked.asked)} and {len(ranked.pins_new)}")
     random = np.random.default_rng(seed)
     held, rest = ranked.split(random, training.held)
-    weights = _Weights(_start(random, start.matrix, training.hidden), training.rate)
-    found, least, since = start, _loss(start, held, training.temperature), 0
+    steps = training.epochs * -(-len(rest.asked) // training.batch)
+    weights = _Weights(_start(random, start.matrix, training.hidden), training.rate, steps)
     for epoch in range(1, training.epochs + 1):
         for rows in _batches(random.permutation(len(rest.asked)), training.batch):
             pins = random.permutation(len(rest.pins_new))[: training.against]
             batch = Ranked(rest.asked[rows], rest.pins_new[pins], rest.pins_old[pins])
             weights.descend(_gradients(weights.now, batch, training.temperature))
         step(epoch)
-        loss = _loss(weights.map(), held, training.temperature)
-        since = 0 if loss < least * (1 - LEAST_GAIN) else since + 1
-        if loss < least:
-            found, least = weights.map(), loss
-        if since == training.patience:
-            break
-    return found
+    found = weights.map()
+    return found if _loss(found, held, training.temperature) < _loss(start, held, training.temperature) else start
 
 
-def fit_levels(mapped: NDArray[np.floating], true: NDArray[np.floating]) -> tuple[float, float]:
-    """Slope and intercept by least squares: from cosines of mapped queries to pins to those of the old model's own queries, both of shape (n,).
+def fit_levels(mapped: NDArray[np.floating], own: NDArray[np.floating]) -> tuple[float, float]:
+    """Slope and intercept that give cosines of mapped queries the mean and the spread of those of the old model's own queries.
 
-    (1, 0) where the mapped cosines are constant, or falling with the true ones: then nothing can be said.
+    `mapped` and `own`: cosines to the pins that each of the two finds for the same texts, so that as many results reach each level as before.
+    (1, 0) where either does not vary.
     """
-    x, y = np.asarray(mapped, np.float64), np.asarray(true, np.float64)
-    spread = float(((x - x.mean()) ** 2).sum())
-    slope = float(((x - x.mean()) * (y - y.mean())).sum()) / spread if spread > 0 else 0.0
+    x, y = np.asarray(mapped, np.float64), np.asarray(own, np.float64)
+    slope = float(y.std() / x.std()) if x.size and x.std() > 0 else 0.0
     return (slope, float(y.mean() - slope * x.mean())) if slope > 0 else (1.0, 0.0)
 
 
 class _Weights:
     """The parameters as they are trained, by Adam."""
 
-    def __init__(self, start: Parameters, rate: float) -> None:
-        self.now, self._rate, self._steps = start, rate, 0
+    def __init__(self, start: Parameters, rate: float, steps: int) -> None:
+        self.now, self._rate, self._steps, self._done = start, rate, steps, 0
         self._first, self._second = ([np.zeros_like(one) for one in start] for _ in range(2))
 
     def descend(self, gradients: Parameters) -> None:
         """One step against the gradients, in place."""
-        self._steps += 1
-        rate = np.float32(self._rate * np.sqrt(1 - BETAS[1] ** self._steps) / (1 - BETAS[0] ** self._steps))
+        falling = self._rate * (1 + np.cos(np.pi * self._done / self._steps)) / 2
+        self._done += 1
+        rate = np.float32(falling * np.sqrt(1 - BETAS[1] ** self._done) / (1 - BETAS[0] ** self._done))
         for place, gradient in enumerate(gradients):
             self._first[place] += np.float32(1 - BETAS[0]) * (gradient - self._first[place])
             self._second[place] += np.float32(1 - BETAS[1]) * (gradient * gradient - self._second[place])

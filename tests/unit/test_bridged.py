@@ -42,7 +42,11 @@ class Wider:
 
 
 def fitted() -> Bridge:
-    texts = [f"{one} {other}" for one in "red blue lentil soup lemon sourdough bread wool".split() for other in "chair scarf with a b c d e".split()]
+    texts = [
+        f"{one} {other}"
+        for one in ["red", "blue", "lentil", "soup", "lemon", "sourdough", "bread", "wool"]
+        for other in ["chair", "scarf", "with", "a", "b", "c", "d", "e"]
+    ]
     map_ = fit_procrustes(Wider().encode(texts), FakeEncoder().encode(texts))
     return Bridge(Side("wide-v2", 12, "d"), Side("fake-v1", 8, "e"), map_, slope=1.0, intercept=0.0)
 
