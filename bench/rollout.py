@@ -84,10 +84,12 @@ class Space:
 class Client(threading.Thread):
     """Asks, checks, and asks again, until it is told to stop."""
 
-    def __init__(self, host: str, filled: Filled, space: Space, vectors: Mapping[str, Mapping[str, Vector]], gone: set[str], seen: Seen, seed: int) -> None:
+    def __init__(
+        self, host: str, filled: Filled, space: Space, vectors: Mapping[str, Mapping[str, Vector]], gone: set[str], seen: Seen, seed: int, pause_s: float
+    ) -> None:
         super().__init__(daemon=True)
         self._host, self._filled, self._space, self._vectors, self._gone, self._seen = host, filled, space, vectors, gone, seen
-        self._chance, self._stopped = Random(seed), threading.Event()
+        self._chance, self._stopped, self._pause_s = Random(seed), threading.Event(), pause_s
 
     def stop(self) -> None:
         self._stopped.set()
@@ -95,7 +97,7 @@ class Client(threading.Thread):
 
     def run(self) -> None:
         with closing(http.client.HTTPConnection(self._host, timeout=30)) as connection:
-            while not self._stopped.is_set():
+            while not self._stopped.wait(self._pause_s):
                 self._once(connection)
 
     def _once(self, connection: http.client.HTTPConnection) -> None:
@@ -241,8 +243,8 @@ def switched(seen: Seen, after: str, within_s: float = 10.0) -> float:
     return max(0.0, max([seen.first.get(after, deadline), *others]) - began)
 
 
-def rollout(home: Path, requests: int, rate: float, clients: int) -> dict[str, Any]:
-    """The whole sequence; asks go on until `requests` were answered. What was seen of it."""
+def rollout(home: Path, requests: int, rate: float, clients: int, pause_s: float = 0.0) -> dict[str, Any]:
+    """The whole sequence; asks go on until `requests` were answered, each client pausing after each. What was seen of it."""
     config = Settings(home=home, port=0, model=OLD)
     filled = fill(config, 0, None)
     written, still = filled.pins[:150], filled.pins[150:]
@@ -259,7 +261,7 @@ def rollout(home: Path, requests: int, rate: float, clients: int) -> dict[str, A
         page = stack.enter_context(serving(config, home / "serve.log"))
         stack.enter_context(followed(Workers(config, system.broker, home / "workers.log", {old.model_id: system.worker})))
         writer = Writer(config, system.broker, written, rate)
-        askers = [Client(urlsplit(page.url).netloc, filled, space, vectors, gone, seen, number) for number in range(clients)]
+        askers = [Client(urlsplit(page.url).netloc, filled, space, vectors, gone, seen, number, pause_s) for number in range(clients)]
         for thread in (writer, *askers):
             thread.start()
             stack.callback(thread.stop)
