@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import warnings
@@ -38,6 +39,7 @@ OBJECT_STORE_BYTES = 128 << 20
 TRIES = 3
 """How often a block is given to a worker that dies of it, before it is left to be tried in smaller blocks."""
 FOLDER = "everpin-ray-"
+REACH_S = 10.0
 
 
 class _Embedder:
@@ -86,6 +88,8 @@ class RayPool:
 @contextmanager
 def ray_pool(setting: Setting, workers: int, address: str | None) -> Iterator[RayPool]:
     """A pool of `workers` for the time of the block: on the cluster at `address`, or on a Ray of our own. Raises EverpinError, Unavailable."""
+    if address:
+        require_reachable(address)
     ray = _imported()
     with _quiet_folder() as folder:
         mine = {"num_cpus": workers, "num_gpus": 0, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES, "_temp_dir": folder}
@@ -105,6 +109,17 @@ def require_ray() -> None:
     """Raises EverpinError that says what to install."""
     if find_spec("ray") is None:
         raise EverpinError("a backfill runs on Ray Data, which is not installed: pip install everpin[backfill]")
+
+
+def require_reachable(address: str) -> None:
+    """Whether somebody listens at HOST:PORT or ray://HOST:PORT: Ray itself would ask for minutes. Raises Unavailable."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # `auto`, which Ray resolves
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), REACH_S).close()
+    except OSError as error:
+        raise Unavailable(f"no Ray answers at {address}: {error}; check --address") from error
 
 
 def _imported() -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from typer.testing import CliRunner
 
 import backfill.run
 from backfill.blocks import BackfillReport, Progress
-from backfill.cluster import require_ray
+from backfill.cluster import require_ray, require_reachable
 from everpin.cli import app
-from pins.errors import EverpinError
+from pins.errors import EverpinError, Unavailable
 
 
 class Asked:
@@ -75,3 +76,13 @@ def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("backfill.cluster.find_spec", lambda name: None)
     with pytest.raises(EverpinError, match=r"pip install everpin\[backfill\]"):
         require_ray()
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
+def test_a_cluster_that_does_not_listen_is_said_at_once(form: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = form.format(listening.getsockname()[1])
+        require_reachable(address)
+    with pytest.raises(Unavailable, match="check --address"):
+        require_reachable(address)
+    require_reachable("auto")
