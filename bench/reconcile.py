@@ -11,14 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sqlite3
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,6 +31,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from tqdm import tqdm
 
 from bench.machine import machine, write
+from bench.resident import watched
 from bench.sample import new_pin, rows
 from everpin.http import listening
 from everpin.reconciling import Scope, Stores, Tally, differences
@@ -49,7 +47,6 @@ from pins.text import render
 
 BULK = 2000
 HARMED_EVERY = 1000
-SAMPLE_S = 0.2
 
 
 def fill(config: Settings, count: int) -> None:
@@ -118,33 +115,6 @@ def _features(config: Settings, count: int) -> list[IndexedPin]:
 def _key(pin_id: str) -> bytes:
     key: bytes = serialize_entity_key(EntityKey(join_keys=["pin_id"], entity_values=[Value(string_val=pin_id)]), entity_key_serialization_version=3)
     return key
-
-
-def memory_mb() -> dict[str, float]:
-    """Peak, anonymous and file-backed resident memory of this process now."""
-    fields = dict(re.findall(r"^(VmHWM|RssAnon|RssFile):\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE))
-    return {"peak": int(fields["VmHWM"]) / 1024, "anonymous": int(fields["RssAnon"]) / 1024, "file": int(fields["RssFile"]) / 1024}
-
-
-@contextmanager
-def watched() -> Iterator[Counter[str]]:
-    """The largest memory figures seen in the block."""
-    largest, stop = Counter[str](), threading.Event()
-
-    def watch() -> None:
-        while True:
-            for name, value in memory_mb().items():
-                largest[name] = max(largest[name], round(value))
-            if stop.wait(SAMPLE_S):
-                return
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield largest
-    finally:
-        stop.set()
-        thread.join()
 
 
 def measure(config: Settings, url: str) -> dict[str, Any]:

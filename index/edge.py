@@ -80,9 +80,12 @@ class EdgePinIndex:
         found, following = self._call(lambda: self._shard.scroll(request))
         return [points.scanned(str(p.id), p.payload or {}) for p in found], str(following or "")
 
-    def page_of_points(self, cursor: str = "", limit: int = 1000, newer_than: int = 0) -> tuple[Sequence[tuple[IndexedPin, Vector | None]], str]:
+    def page_of_points(
+        self, cursor: str = "", limit: int = 1000, newer_than: int = 0, *, bare: bool = False
+    ) -> tuple[Sequence[tuple[IndexedPin, Vector | None]], str]:
         newer = edge.Filter(must=[edge.FieldCondition(key="v", range=edge.RangeFloat(gt=newer_than))]) if newer_than else None
-        request = edge.ScrollRequest(offset=UUID(cursor) if cursor else None, limit=limit, filter=newer, with_payload=True, with_vector=[points.VECTOR])
+        what: dict[str, Any] = {"with_payload": list(points.BARE), "with_vector": False} if bare else {"with_payload": True, "with_vector": [points.VECTOR]}
+        request = edge.ScrollRequest(offset=UUID(cursor) if cursor else None, limit=limit, filter=newer, **what)
         found, following = self._call(lambda: self._shard.scroll(request))
         return [(points.scanned(str(p.id), p.payload or {}), vector_of(p.vector)) for p in found], str(following or "")
 

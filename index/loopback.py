@@ -125,10 +125,10 @@ def _bodies(index: PinIndex, pin_ids: Sequence[str]) -> list[Hit]:
     return [Hit(pin_id, 0.0, pin.fields, int(pin.v), vectors[pin_id], pin.refused) for pin_id, pin in records.items() if pin_id in vectors]
 
 
-def _page_of_points(index: PinIndex, cursor: str, limit: int, newer_than: int) -> tuple[Sequence[tuple[IndexedPin, Vector | None]], str]:
-    if not (isinstance(cursor, str) and type(limit) is type(newer_than) is int and 0 < limit <= MOST_POINTS):
-        raise TypeError(f"a page is a cursor, a limit of 1 to {MOST_POINTS}, and a version that is a whole number")
-    return index.page_of_points(cursor, limit, newer_than)
+def _page_of_points(index: PinIndex, cursor: str, limit: int, newer_than: int, bare: bool) -> tuple[Sequence[tuple[IndexedPin, Vector | None]], str]:
+    if not (isinstance(cursor, str) and isinstance(bare, bool) and type(limit) is type(newer_than) is int and 0 < limit <= MOST_POINTS):
+        raise TypeError(f"a page is a cursor, a limit of 1 to {MOST_POINTS}, a version that is a whole number, and whether it is bare")
+    return index.page_of_points(cursor, limit, newer_than, bare=bare)
 
 
 def _ids(body: bytes) -> list[str]:
@@ -211,8 +211,11 @@ class LoopbackPinIndex:
         body = self._get("/index/scan", cursor=cursor, limit=limit)
         return [IndexedPin(**pin) for pin in body["records"]], body["cursor"]
 
-    def page_of_points(self, cursor: str = "", limit: int = 1000, newer_than: int = 0) -> tuple[Sequence[tuple[IndexedPin, Vector | None]], str]:
-        return self._exchanged("/index/points", orjson.dumps({"cursor": cursor, "limit": min(limit, MOST_POINTS), "newer_than": newer_than}), unpack_points)
+    def page_of_points(
+        self, cursor: str = "", limit: int = 1000, newer_than: int = 0, *, bare: bool = False
+    ) -> tuple[Sequence[tuple[IndexedPin, Vector | None]], str]:
+        body = orjson.dumps({"cursor": cursor, "limit": min(limit, MOST_POINTS), "newer_than": newer_than, "bare": bare})
+        return self._exchanged("/index/points", body, unpack_points)
 
     def scan(self, batch: int = 1000) -> Iterator[Sequence[IndexedPin]]:
         return pages(self.page, batch)

@@ -22,6 +22,8 @@ TERMS = "terms"
 KEYWORDS = ("fields.lang", "fields.category", "fields.boards")
 INTEGERS = ("fields.created_at_us",)
 """Fields that searches filter on: without an index of its own, each filter reads the payload of every pin."""
+BARE = ("pin_id", "v")
+"""What tells of a payload which version it is."""
 SHOWN = ("pin_id", "v", "fields", "refused")
 """What a hit shows of a payload."""
 MAX_V = 2**53

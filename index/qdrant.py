@@ -71,9 +71,11 @@ class QdrantPinIndex:
         found, following = self._scroll(cursor, limit)
         return [points.scanned(str(p.id), _payload(p)) for p in found], following
 
-    def page_of_points(self, cursor: str = "", limit: int = 1000, newer_than: int = 0) -> tuple[Sequence[tuple[IndexedPin, Vector | None]], str]:
+    def page_of_points(
+        self, cursor: str = "", limit: int = 1000, newer_than: int = 0, *, bare: bool = False
+    ) -> tuple[Sequence[tuple[IndexedPin, Vector | None]], str]:
         newer = models.Filter(must=[models.FieldCondition(key="v", range=models.Range(gt=newer_than))]) if newer_than else None
-        found, following = self._scroll(cursor, limit, newer, with_vectors=[points.VECTOR])
+        found, following = self._scroll(cursor, limit, newer, **({"with_payload": list(points.BARE)} if bare else {"with_vectors": [points.VECTOR]}))
         return [(points.scanned(str(p.id), _payload(p)), _vector(p.vector)) for p in found], following
 
     def scan(self, batch: int = 1000) -> Iterator[Sequence[IndexedPin]]:
@@ -163,10 +165,9 @@ class QdrantPinIndex:
             if offset is None:
                 return
 
-    def _scroll(self, cursor: str, limit: int, which: models.Filter | None = None, with_vectors: bool | list[str] = False) -> tuple[list[Any], str]:
-        found, following = self._call(
-            lambda: self._client.scroll(self._name, which, limit=limit, offset=cursor or None, with_payload=True, with_vectors=with_vectors)
-        )
+    def _scroll(self, cursor: str, limit: int, which: models.Filter | None = None, **what: list[str]) -> tuple[list[Any], str]:
+        asked: dict[str, Any] = {"with_payload": True} | what
+        found, following = self._call(lambda: self._client.scroll(self._name, which, limit=limit, offset=cursor or None, **asked))
         return found, str(following or "")
 
     def _retrieve(self, pin_ids: Sequence[str], *, with_vectors: bool | list[str]) -> list[Any]:

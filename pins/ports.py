@@ -137,10 +137,12 @@ class PinIndex(Protocol):
     def page(self, cursor: str = "", limit: int = 1000) -> tuple[Sequence[IndexedPin], str]:
         """One batch of a scan, and the cursor of the next one: opaque, empty at the start and after the end."""
 
-    def page_of_points(self, cursor: str = "", limit: int = 1000, newer_than: int = 0) -> tuple[Sequence[tuple[IndexedPin, Vector | None]], str]:
+    def page_of_points(
+        self, cursor: str = "", limit: int = 1000, newer_than: int = 0, *, bare: bool = False
+    ) -> tuple[Sequence[tuple[IndexedPin, Vector | None]], str]:
         """The same with each record's vector, read together; with `newer_than` only the records of a higher version.
 
-        The embedded engine reads a page at one instant, a server each point.
+        `bare`: no vectors, and of the records only pin id and version. The embedded engine reads a page at one instant; a server reads while others write.
         """
 
     def sweep(self, before_v: int) -> Mapping[str, int]:

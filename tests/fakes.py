@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 
 import numpy as np
@@ -183,9 +184,12 @@ class FakeIndex:
         ids = sorted(pin_id for pin_id in self.points if pin_id >= cursor)
         return [self.points[pin_id][0] for pin_id in ids[:limit]], ids[limit] if len(ids) > limit else ""
 
-    def page_of_points(self, cursor: str = "", limit: int = 1000, newer_than: int = 0) -> tuple[Sequence[tuple[IndexedPin, Vector | None]], str]:
+    def page_of_points(
+        self, cursor: str = "", limit: int = 1000, newer_than: int = 0, *, bare: bool = False
+    ) -> tuple[Sequence[tuple[IndexedPin, Vector | None]], str]:
         ids = sorted(pin_id for pin_id, (record, _) in self.points.items() if pin_id >= cursor and (not newer_than or record.v > newer_than))
-        return [self.points[pin_id] for pin_id in ids[:limit]], ids[limit] if len(ids) > limit else ""
+        points = [self.points[pin_id] for pin_id in ids[:limit]]
+        return [(replace(record, text="", fields={}), None) for record, _ in points] if bare else points, ids[limit] if len(ids) > limit else ""
 
     def sweep(self, before_v: int) -> Mapping[str, int]:
         old = [pin_id for pin_id, (record, _) in self.points.items() if record.dead and record.v < before_v]

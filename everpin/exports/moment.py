@@ -1,12 +1,12 @@
 """The state of an index at one moment, read from a store that has no snapshots (docs/adr/0015).
 
-A scan of a million pins takes a minute, and the index changes meanwhile. So the scan is followed by rounds: each reads what was written since
+A scan of a million pins takes a minute, and the index changes meanwhile. So the scan is followed by rounds: each looks at what was written since
 shortly before the round before it began, and what is newer replaces what was read. Versions only grow, so a record found at the version it had
 before did not change in between. The rounds end when the state of one moment is known:
 
 - The embedded engine reads one page at one instant. A round of a single page is the end: every record that it does not hold is unchanged.
-- A server reads a page while others write. There, two rounds in a row must find the same versions and vectors: whatever they hold did not change
-  between them, and the moment is the one at which the second began. Until then the rounds go on; each is short, because little changes in the time of one.
+- A server reads a page while others write. There, a round must find every version as the round before left it: nothing changed between the two, and
+  the moment is the one at which the second began. Until then the rounds go on; each is short, because it asks for versions and reads what changed.
 
 Both rest on LAG_US: a write lands at most so long after its version was taken.
 """
@@ -59,38 +59,70 @@ def read_at_one_moment(
     for points in _pages(index, max(0, since_us - LAG_US), PAGE):
         taken.add(points, again=False)
         step(len(points))
-    seen: dict[str, tuple[int, int]] = {}
-    since, rounds, deadline = began - LAG_US, 0, time.monotonic() + patience.settle_s
+    rounds = _until_one_page if patience.page_at_one_instant else _until_nothing_changes
+    return rounds(index, taken, began, clock, time.monotonic() + patience.settle_s)
+
+
+def _until_one_page(index: PinIndex, taken: Taken, began: int, clock: Callable[[], int], deadline: float) -> tuple[int, int]:
+    """While much has changed, in small pages; at the end in one."""
+    limit, rounds = PAGE, 0
     while True:
-        began, changed, pages = clock(), 0, 0
-        for points in _pages(index, since, AT_ONE_INSTANT):
-            news = [point for point in points if point[0].pin_id and seen.get(point[0].pin_id) != _identity(point)]
-            taken.add(news, again=True)
-            seen |= {point[0].pin_id: _identity(point) for point in news}
-            changed, pages = changed + len(news), pages + 1
+        since, began, read, pages = began - LAG_US, clock(), 0, 0
+        for points in _pages(index, since, limit):
+            taken.add(points, again=True)
+            read, pages = read + len(points), pages + 1
         rounds += 1
-        if not changed:
-            return began, rounds
-        if pages == 1 and patience.page_at_one_instant:
+        if pages == 1:
             return clock(), rounds
-        if time.monotonic() > deadline:
-            raise Unavailable(
-                f"the index never stood still: in the last of {rounds} looks {changed} pins had changed within {(clock() - began) / 1e6:.2f} s; "
-                "export when less is written, or pause the backfill for a moment"
-            )
-        since = began - LAG_US
+        _require_time(deadline, rounds, read, clock() - began)
+        limit = AT_ONE_INSTANT if read <= AT_ONE_INSTANT else PAGE
 
 
-def _identity(point: Point) -> tuple[int, int]:
-    """Version and vector: a server that is caught in the middle of a write may give the one before the other."""
+def _until_nothing_changes(index: PinIndex, taken: Taken, began: int, clock: Callable[[], int], deadline: float) -> tuple[int, int]:
+    """What a round reads is read again by the next: a server caught in the middle of a write may give a version before its vector."""
+    seen: dict[str, tuple[float, int]] = {}
+    anew: set[str] = set()
+    rounds = 0
+    while True:
+        since, began = began - LAG_US, clock()
+        versions = {record.pin_id: record.v for points in _pages(index, since, AT_ONE_INSTANT, bare=True) for record, _ in points if record.pin_id}
+        anew |= {pin_id for pin_id, v in versions.items() if pin_id not in seen or seen[pin_id][0] != v}
+        news = [point for point in _points(index, sorted(anew)) if seen.get(point[0].pin_id) != _identity(point)]
+        rounds += 1
+        if not news:
+            return began, rounds
+        taken.add(news, again=True)
+        anew = {record.pin_id for record, _ in news}
+        seen |= {point[0].pin_id: _identity(point) for point in news}
+        _require_time(deadline, rounds, len(news), clock() - began)
+
+
+def _require_time(deadline: float, rounds: int, changed: int, took_us: int) -> None:
+    if time.monotonic() > deadline:
+        raise Unavailable(
+            f"the index never stood still: in the last of {rounds} looks {changed} pins had changed, within {took_us / 1e6:.2f} s; "
+            "export when less is written, or pause the backfill for a moment"
+        )
+
+
+def _identity(point: Point) -> tuple[float, int]:
+    """Version and vector."""
     record, vector = point
     return record.v, 0 if vector is None else hash(vector.tobytes())
 
 
-def _pages(index: PinIndex, newer_than: int, limit: int) -> Iterator[Sequence[Point]]:
+def _points(index: PinIndex, pin_ids: Sequence[str]) -> Iterator[Point]:
+    """What is written between the reading of a record and that of its vector shows in the next round."""
+    for start in range(0, len(pin_ids), PAGE):
+        part = pin_ids[start : start + PAGE]
+        known, vectors = index.known(part), index.vectors(part)
+        yield from ((record, vectors.get(pin_id)) for pin_id, record in known.items())
+
+
+def _pages(index: PinIndex, newer_than: int, limit: int, *, bare: bool = False) -> Iterator[Sequence[Point]]:
     cursor = ""
     while True:
-        points, cursor = index.page_of_points(cursor, limit, newer_than)
+        points, cursor = index.page_of_points(cursor, limit, newer_than, bare=bare)
         yield points
         if not cursor:
             return

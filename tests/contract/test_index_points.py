@@ -52,6 +52,13 @@ def test_newer_than_a_version_is_told_to_the_microsecond(index: PinIndex) -> Non
     assert read(index, newer_than=NOW + 7) == {}
 
 
+def test_a_bare_page_tells_versions_only(index: PinIndex) -> None:
+    for number in range(5):
+        put(index, f"p{number}", NOW + number, seed=number)
+    found, _ = index.page_of_points(newer_than=NOW + 1, bare=True)
+    assert {pin.pin_id: (pin.v, pin.text, vector) for pin, vector in found} == {f"p{number}": (NOW + number, "", None) for number in (2, 3, 4)}
+
+
 def test_points_travel_whole() -> None:
     sent = [(record("p", 5, fields={"boards": ["弁当"]}), vector(1)), (record("q", 6, dead=True, embedded=False), None), (record("r"), vector(2))]
     arrived, cursor = unpack_points(pack_points(sent, "next"))
@@ -66,8 +73,8 @@ def test_an_owner_refuses_a_page_that_would_hold_it_up_and_a_reader_does_not_ask
     owner = EdgePinIndex(tmp_path, MODEL, DIMENSION)
     put(owner, "p")
     with serving(routes(owner)) as url, httpx.Client(base_url=url, timeout=30) as client:
-        for asked in ({"limit": MOST_POINTS + 1}, {"limit": 0}, {"limit": "5"}, {"newer_than": 1.5}, {"cursor": 3}, {"colour": "red"}):
-            body = {"cursor": "", "limit": 5, "newer_than": 0} | asked
+        for asked in ({"limit": MOST_POINTS + 1}, {"limit": 0}, {"limit": "5"}, {"newer_than": 1.5}, {"cursor": 3}, {"bare": 1}, {"colour": "red"}):
+            body = {"cursor": "", "limit": 5, "newer_than": 0, "bare": False} | asked
             assert client.post("/index/points", json=body).status_code == 400, asked
         remote = LoopbackPinIndex(client, MODEL)
         assert read(remote, limit=10 * MOST_POINTS).keys() == {"p"}

@@ -90,7 +90,12 @@ def front(engine: QdrantClient) -> FastAPI:
 
     @app.post("/collections/{name}/points/scroll")
     def scroll(name: str, body: models.ScrollRequest) -> dict[str, Any]:
-        asked = {"limit": body.limit or 10, "offset": body.offset, "with_payload": True, "with_vectors": body.with_vector or False}
+        asked = {
+            "limit": body.limit or 10,
+            "offset": body.offset,
+            "with_payload": True if body.with_payload is None else body.with_payload,
+            "with_vectors": body.with_vector or False,
+        }
         found, offset = engine.scroll(name, scroll_filter=body.filter, **asked)
         return ok({"points": [p.model_dump(mode="json") for p in found], "next_page_offset": offset})
 

@@ -242,10 +242,10 @@ def test_a_folder_that_is_there_is_never_written_into(tmp_path: Path) -> None:
 class Failing(FakeIndex):
     """An index whose second page never comes."""
 
-    def page_of_points(self, cursor: str = "", limit: int = 1000, newer_than: int = 0) -> Any:
+    def page_of_points(self, cursor: str = "", limit: int = 1000, newer_than: int = 0, *, bare: bool = False) -> Any:
         if cursor:
             raise self.failure
-        points, _ = super().page_of_points(cursor, limit, newer_than)
+        points, _ = super().page_of_points(cursor, limit, newer_than, bare=bare)
         return points, "more"
 
     failure: BaseException = Unavailable("the index is gone")
@@ -274,7 +274,7 @@ def scripted(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 KILLED = """
 class Killed(FakeIndex):
-    def page_of_points(self, cursor="", limit=1000, newer_than=0):
+    def page_of_points(self, cursor="", limit=1000, newer_than=0, bare=False):
         os._exit(9)
 export(Killed(), folder / "out")
 """
