@@ -46,9 +46,11 @@ def figures() -> str:
         "memory": memory_figures,
         "guard": guard_figures,
         "reconcile": reconcile_figures,
+        "export": export_figures,
         "backfill": backfill_figures,
         "load": load_figures,
         "feed": feed_figures,
+        "bridge": bridge_figures,
         "experiments": experiment_figures,
     }
     for name, part in parts.items():
@@ -156,6 +158,20 @@ def reconcile_figures(reconcile: dict[str, Any]) -> list[str]:
     return lines
 
 
+def export_figures(export: dict[str, Any]) -> list[str]:
+    """How fast the vectors are exported, in how much memory."""
+    lines = [
+        "",
+        f"| export, {export['dimension']} dimensions | rows | rows/s | rows per CPU second | peak resident MB | its own |",
+        "|---" * 6 + "|",
+    ]
+    for name in ("generated", "index_opened_by_export", "index_owned_by_another_process"):
+        run = export[name]
+        cells = [f"{run['rows']:,}", str(run["rows_per_second"]), str(run["rows_per_cpu_second"]), str(run["memory_mb"]["peak"])]
+        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} | {run['memory_mb']['anonymous']} |")
+    return lines
+
+
 def backfill_figures(backfill: dict[str, Any]) -> list[str]:
     """A backfill beside the encoder alone."""
     head = f"backfill of {backfill['pins']:,} pins, workers x threads"
@@ -199,6 +215,26 @@ def experiment_figures(experiments: dict[str, Any]) -> list[str]:
         times = f"{fewer['times']:.0f} x [{fewer['low']:.0f}, {fewer['high']:.0f}]"
         lines.append(f"| {one['lift']:+.0%} | {one['searches']:.0f} | {' | '.join(found)} | {times} |")
     return lines
+
+
+def bridge_figures(bench: dict[str, Any]) -> list[str]:
+    """What a new model's queries keep of full re-embedding on an old collection."""
+    head = "kept of nDCG@20, all queries | in languages the old model reads | in others | nDCG@20 old, bridged, re-embedded | us a query (p50)"
+    lines = ["", f"Bridges, {bench['queries']} dev queries over {bench['searched_pins']:,} pins that no bridge was fitted on.", ""]
+    lines += [f"| bridge | kind | fitted on | {head} |", "|---" * 8 + "|"]
+    for case in bench["cases"]:
+        for kind, rows in case["kinds"].items():
+            for one in rows.values():
+                quality, texts = one["quality"], one["pins"] + one["texts"]
+                kept = [f"{part['mean']:.3f} [{part['low']:.3f}, {part['high']:.3f}]" if part else "" for part in _kept(quality)]
+                means = ", ".join(f"{quality['all']['ndcg@20'][system]['mean']:.3f}" for system in ("old", "bridged", "new"))
+                cells = [f"{case['new']} to {case['old']}", kind, f"{texts:,} texts", *kept, means, f"{one['microseconds_per_query']['p50']:.0f}"]
+                lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _kept(quality: dict[str, Any]) -> list[dict[str, float] | None]:
+    return [quality[name]["kept"] if name in quality else None for name in ("all", "read", "unread")]
 
 
 def fault_figures() -> list[str]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 
 from embedder.artifact import Artifact, open_artifact
 from embedder.bridged import read_bridge
@@ -29,7 +29,9 @@ from everpin.wiring import open_index
 from pins.bridge import Bridge, Map, Side, dump
 from pins.errors import EverpinError
 
-PARTS = {"all": "all queries", "read": "languages the old model reads", "unread": "languages it does not"}
+PARTS = {"read": "old reads", "unread": "old cannot"}
+"""Parts of the queries: by whether they are in a language that the old model reads."""
+COLUMNS = ("n", "old", "bridged", "anew", "kept of anew", "same 10")
 
 
 class Kind(StrEnum):
@@ -146,20 +148,14 @@ def _document(bridge: Bridge) -> dict[str, Any]:
 def _show(console: Console, bridge: Bridge) -> None:
     figures = bridge.figures
     console.print(f"{bridge.new.model_id} -> {bridge.old.model_id}, {figures['kind']}, digest {bridge.digest[:12]}")
-    table = Table("queries", "how many", "old", "bridged", "re-embedded", "kept", "bridged - old", "overlap@10", title="nDCG@20", title_justify="left")
+    table = Table("queries", *(Column(name, justify="right", no_wrap=True) for name in COLUMNS), title="nDCG@20", title_justify="left")
     for name, part in figures["quality"].items():
-        ndcg = part["ndcg@20"]
-        means = (f"{ndcg[system]['mean']:.3f}" for system in ("old", "bridged", "new"))
-        share, gain = (_interval(part[key], style) for key, style in (("kept", ".1%"), ("bridged - old", "+.3f")))
-        table.add_row(PARTS.get(name, name), str(part["queries"]), *means, share, gain, f"{part['overlap@10']['mean']:.2f}")
+        means = (f"{part['ndcg@20'][system]['mean']:.3f}" for system in ("old", "bridged", "new"))
+        kept = "{mean:.1%} [{low:.1%}, {high:.1%}]".format(**part["kept"])
+        table.add_row(PARTS.get(name, name), str(part["queries"]), *means, kept, f"{part['overlap@10']['mean']:.2f}")
     console.print(table)
     on, by, cost_us = figures["fitted_on"], figures["measured_on"], figures["microseconds_per_query"]
     console.print(
         f"fitted on {on['pins']} pins and {on['texts']} texts; measured on {by['queries']} queries over {by['pins']} other pins, judged: {by['judged']}"
     )
     console.print(f"{cost_us['p50']:.0f} us more per query (p99 {cost_us['p99']:.0f}); threshold {figures['threshold']:.1%}, kept {figures['kept']:.1%}")
-
-
-def _interval(part: dict[str, float], style: str) -> str:
-    mean, low, high = (format(part[name], style) for name in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"

@@ -25,7 +25,7 @@ from streams.broker import TOPICS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ("README.md", "docs/import.md", "docs/events.md", "docs/operations.md")
-BESIDE = ("docs/models.md", "docs/rollout.md", "CONTRIBUTING.md", "CHANGELOG.md")
+BESIDE = ("docs/models.md", "docs/rollout.md", "docs/bridge.md", "CONTRIBUTING.md", "CHANGELOG.md")
 PAGES = (*DOCUMENTS, *BESIDE, *(f"docs/adr/{path.name}" for path in sorted((ROOT / "docs/adr").glob("*.md"))))
 NOW_US = 1_764_000_000_000_000
 REFUSALS = {
