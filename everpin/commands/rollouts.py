@@ -20,8 +20,9 @@ from everpin.model_folders import model_folder
 from everpin.rollout_plan import Alike, alike, canary_cosine, plan, readable_bytes, readable_seconds, share
 from everpin.rollouts import Rollouts
 from everpin.settings import Settings, settings
+from everpin.wiring import now_us
 from pins.errors import EverpinError
-from pins.rollout import Rollout, refusals
+from pins.rollout import Readiness, Rollout, refusals
 
 READY_S = 90.0
 Model = Annotated[str, typer.Argument(help="Model id of a published model; see `everpin model list`.")]
@@ -163,6 +164,7 @@ def _report(rollouts: Rollouts, as_json: bool, queries: int = 0) -> None:
         "pins": seen.pins,
         "done": seen.done,
         "coverage": round(seen.coverage, 6),
+        **_speed(rollout, live, seen),
         "lag": seen.lag,
         "canary_cosine": round(canary_cosine(candidate), 6),
         "overlap": asdict(both) if both else None,
@@ -171,6 +173,15 @@ def _report(rollouts: Rollouts, as_json: bool, queries: int = 0) -> None:
     emit(document, as_json, lambda console: _show_status(console, document, rollout, both))
     if why and rollout.phase(live) != "live":
         raise typer.Exit(PARTIAL)
+
+
+def _speed(rollout: Rollout, live: str, seen: Readiness) -> dict[str, float | None]:
+    """Pins a second since the beginning, and seconds that are left at that rate; None where nothing is being filled."""
+    seconds_gone = (now_us() - rollout.started_us) / 1e6
+    if rollout.phase(live) != "filling" or not seen.done or seconds_gone <= 0:
+        return {"pins_per_second": None, "eta_s": None}
+    rate = seen.done / seconds_gone
+    return {"pins_per_second": round(rate, 2), "eta_s": round(seen.missing / rate, 1)}
 
 
 def _show_plan(console: Console, planned: dict[str, Any], price: float) -> None:
@@ -195,6 +206,8 @@ def _show_status(console: Console, document: dict[str, Any], rollout: Rollout, b
         progress.add_task(rollout.candidate, total=max(1, document["pins"]), completed=min(document["done"], document["pins"]) if document["pins"] else 1)
     table = Table("", "", show_header=False)
     table.add_row("started", f"{datetime.fromtimestamp(rollout.started_us / 1e6, UTC):%Y-%m-%d %H:%M} UTC")
+    if document["pins_per_second"]:
+        table.add_row("rate", f"{document['pins_per_second']:.1f} pins/s since the start, {readable_seconds(document['eta_s'])} to go at that rate")
     table.add_row("lag of its workers", "not reached" if document["lag"] is None else f"{document['lag']} events")
     table.add_row("canary cosine", f"{document['canary_cosine']:.6f}")
     if both:
