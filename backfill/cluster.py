@@ -97,7 +97,8 @@ def ray_pool(setting: Setting, workers: int, address: str | None) -> Iterator[Ra
             with _silent():
                 ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else mine))
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise Unavailable(f"Ray {f'at {address} does not answer' if address else 'does not start here'}: {error}") from error
+            where = f"at {address} does not let us in (is its token in RAY_AUTH_TOKEN or ~/.ray/auth_token?)" if address else "does not start here"
+            raise Unavailable(f"Ray {where}: {error}") from error
         try:
             _configure(ray)
             yield RayPool(ray, setting, workers, setting.threads if address else 1)
@@ -112,8 +113,10 @@ def require_ray() -> None:
 
 
 def require_reachable(address: str) -> None:
-    """Whether somebody listens at HOST:PORT or ray://HOST:PORT: Ray itself would ask for minutes. Raises Unavailable."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    """Whether somebody listens at HOST:PORT: Ray itself would ask for minutes. Raises Unavailable, and EverpinError for what Ray Data cannot use."""
+    if address.startswith("ray://"):
+        raise EverpinError(f"Ray Data does not run through Ray's client ({address}); run this on a node of the cluster with --address auto, or HOST:6379")
+    host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         return  # `auto`, which Ray resolves
     try:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def fill(
     model: Annotated[str, typer.Option(help="Model id or folder. Default: EVERPIN_MODEL.")] = "",
     workers: Annotated[int, typer.Option(min=1, help="Processes that encode side by side; on one machine they share its cores.")] = 1,
-    address: Annotated[str, typer.Option(help="A Ray cluster: auto, HOST:6379 or ray://HOST:10001. Default: this machine, no set-up.")] = "",
+    address: Annotated[str, typer.Option(help="A Ray cluster: auto on one of its nodes, or HOST:6379. Default: this machine, no set-up.")] = "",
     from_parquet: Annotated[Path | None, typer.Option(help="Folder of Feast's offline store, one Parquet file per view. Default: the online store.")] = None,
     batch: Annotated[int, typer.Option(min=1, max=10_000, help="Pins in one block.")] = 256,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many pins; the next run goes on there.")] = None,

@@ -78,11 +78,12 @@ def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
         require_ray()
 
 
-@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
-def test_a_cluster_that_does_not_listen_is_said_at_once(form: str) -> None:
+def test_a_cluster_that_does_not_listen_is_said_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        address = form.format(listening.getsockname()[1])
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
         require_reachable(address)
     with pytest.raises(Unavailable, match="check --address"):
         require_reachable(address)
     require_reachable("auto")
+    with pytest.raises(EverpinError, match="--address auto"):
+        require_reachable("ray://127.0.0.1:10001")
