@@ -27,8 +27,10 @@ from index import points
 from index.edge_requests import has, named_terms, vector_of
 from pins.errors import ArtifactError, Unavailable
 
-INDEXED = dict.fromkeys(("v", "dead", "embedded", "outdated", *points.INTEGERS), edge.PayloadSchemaType.Integer) | dict.fromkeys(
-    points.KEYWORDS, edge.PayloadSchemaType.Keyword
+INDEXED = (
+    {"v": edge.PayloadSchemaType.Float}
+    | dict.fromkeys(("dead", "embedded", "outdated", *points.INTEGERS), edge.PayloadSchemaType.Integer)
+    | dict.fromkeys(points.KEYWORDS, edge.PayloadSchemaType.Keyword)
 )
 """Fields with an index of their own: without one, counting and filtering read the payload of every pin (38 ms instead of 2 ms over 5,000)."""
 COPIED_AT_ONCE = 100
