@@ -20,7 +20,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import numpy as np
 import qdrant_edge as edge
@@ -32,10 +31,11 @@ from everpin.exports.manifest import Head, Model, damaged
 from everpin.exports.moment import Patience, Point
 from everpin.exports.writing import Wanted, write_export
 from everpin.wiring import now_us
-from index import points
 from index.edge import EdgePinIndex
+from index.edge_requests import point
 from index.loopback import LoopbackPinIndex, routes
 from pins.changes import IndexedPin
+from pins.ports import PointWrite
 
 MODEL_ID, DIMENSION = "bench-v1", 384
 MODEL = Model(model_id=MODEL_ID, template_version=1, dimension=DIMENSION, ordinal_head=Head(scale=8.0, thresholds=(1.0, 2.0, 3.0, 4.0)))
@@ -77,11 +77,7 @@ def fill(home: Path, count: int) -> None:
     cursor = "0"
     for number in tqdm(range(0, count, BULK), desc="filling the index", unit=f"x{BULK}"):
         found, cursor = source.page_of_points(cursor, BULK)
-        batch = [
-            edge.Point(id=UUID(points.point_id(pin.pin_id)), vector={points.VECTOR: vector.tolist()}, payload=points.payload(pin, "bench"))
-            for pin, vector in found
-            if vector is not None
-        ]
+        batch = [point(PointWrite(pin, None, vector), None, "bench") for pin, vector in found]
         index._shard.update(edge.UpdateOperation.upsert_points(batch))
         if number // BULK % 16 == 15:
             index.flush()

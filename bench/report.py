@@ -162,13 +162,13 @@ def export_figures(export: dict[str, Any]) -> list[str]:
     """How fast the vectors are exported, in how much memory."""
     lines = [
         "",
-        f"| export, {export['dimension']} dimensions | rows | rows/s | rows per CPU second | peak resident MB | its own |",
-        "|---" * 6 + "|",
+        f"| export, {export['dimension']} dimensions | rows | rows/s | rows per CPU second | peak MB | its own | load, {export['machine']['cores']} cores |",
+        "|---" * 7 + "|",
     ]
     for name in ("generated", "index_opened_by_export", "index_owned_by_another_process"):
         run = export[name]
         cells = [f"{run['rows']:,}", str(run["rows_per_second"]), str(run["rows_per_cpu_second"]), str(run["memory_mb"]["peak"])]
-        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} | {run['memory_mb']['anonymous']} |")
+        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} | {run['memory_mb']['anonymous']} | {run['load_average'][0]:g} |")
     return lines
 
 
