@@ -36,6 +36,16 @@ class BridgedEncoder:
         return self.bridge.new.model_id
 
     @property
+    def hits(self) -> int:
+        """Queries that the cache of the new model's encoder knew."""
+        return self._encoder.hits
+
+    @property
+    def misses(self) -> int:
+        """Queries that the new model encoded."""
+        return self._encoder.misses
+
+    @property
     def ordinal_head(self) -> OrdinalHead:
         """The old model's head, for cosines of mapped queries."""
         return self._head

@@ -27,6 +27,10 @@ class QueryEncoder:
         return self._encoder.model_id
 
     @property
+    def dimension(self) -> int:
+        return self._encoder.dimension
+
+    @property
     def ordinal_head(self) -> OrdinalHead:
         return self._encoder.ordinal_head
 

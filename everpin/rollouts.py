@@ -82,6 +82,10 @@ class Rollouts:
         """Hold or go on with the backfill. Workers and serving are not touched."""
         return self.change(lambda now: now if now.paused == paused else now.changed(paused=paused))
 
+    def bridge(self, digest: str) -> Rollout:
+        """Let the candidate read queries for the live collection over this bridge; empty lets the live model read them again."""
+        return self.change(lambda now: now if now.bridge == digest else now.changed(bridge=digest))
+
     def filled(self) -> Rollout:
         """Every pin was looked at."""
         return self.change(lambda now: now if now.filled_us else now.changed(filled_us=self._clock(), missed_us=0))
@@ -100,7 +104,7 @@ class Rollouts:
         return self.change(lambda now: now if now.share == share else now.changed(share=share))
 
     def cut_over(self) -> Rollout:
-        """Move the alias to the candidate. Raises Refused with every reason; the alias is then where it was."""
+        """Move the alias to the candidate, which ends canary and bridge. Raises Refused with every reason; the alias is then where it was."""
         rollout = self.required()
         if self.place.live() != rollout.candidate:
             self._require(rollout)
@@ -108,13 +112,13 @@ class Rollouts:
         return self.change(
             lambda now: (
                 now
-                if now.cut_over_us > now.rolled_back_us and not now.share
-                else now.changed(cut_over_us=max(self._clock(), now.rolled_back_us + 1), share=0.0)
+                if now.cut_over_us > now.rolled_back_us and not now.share and not now.bridge
+                else now.changed(cut_over_us=max(self._clock(), now.rolled_back_us + 1), share=0.0, bridge="")
             )
         )
 
     def roll_back(self) -> Rollout:
-        """Move the alias back to the model before, and end the canary. Raises Refused when that collection is going or gone."""
+        """Move the alias back to the model before, and end canary and bridge. Raises Refused when that collection is going or gone."""
         rollout = self.required()
         if rollout.retiring:
             raise Refused(f"{rollout.retiring} is being retired; its collection may be gone. Start a rollout of it to bring it back")
@@ -122,7 +126,9 @@ class Rollouts:
             self.place.alias.point(rollout.previous)
         return self.change(
             lambda now: (
-                now.changed(rolled_back_us=max(self._clock(), now.cut_over_us + 1), share=0.0) if now.share or now.cut_over_us > now.rolled_back_us else now
+                now.changed(rolled_back_us=max(self._clock(), now.cut_over_us + 1), share=0.0, bridge="")
+                if now.share or now.bridge or now.cut_over_us > now.rolled_back_us
+                else now
             )
         )
 
@@ -141,7 +147,7 @@ class Rollouts:
         left = hold_s - (self._clock() - moved) / 1e6 if moved else 0.0
         if left > 0 and not rollout.retiring:
             raise Refused(f"the alias moved {hold_s - left:.0f} s ago; {model_id} is kept for {left:.0f} s more, so that a roll-back stays possible")
-        self.change(lambda now: now if now.retiring == model_id else now.changed(retiring=model_id, share=0.0))
+        self.change(lambda now: now if now.retiring == model_id else now.changed(retiring=model_id, share=0.0, bridge=""))
         with ExitStack() if self.config.qdrant_url else self._alone(model_id, wait_s):
             self.place.alias.drop(model_id)
         ended = self.required()

@@ -9,14 +9,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import httpx
 
 from embedder.artifact import open_artifact, read_manifest
+from embedder.bridged import BridgedEncoder
 from embedder.onnx import OnnxEncoder
 from embedder.query import QueryEncoder
+from everpin.bridges import open_bridge
 from everpin.model_folders import model_folder
 from everpin.owner import live_owner, owners, ownership, place
 from everpin.settings import Settings
@@ -42,9 +44,10 @@ Arm = Literal["", "control", "candidate"]
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One model as requests see it: its encoder of queries, its collection, and vectors of sentences for late interaction.
+    """One model as requests see it: its encoder, its collection, and vectors of sentences for late interaction.
 
-    `place` tells two openings of one model apart.
+    `place` tells two openings of one model apart. `bridged`: where a bridge leads to this collection, the encoder that reads queries in this
+    one's place.
     """
 
     model_id: str
@@ -52,10 +55,21 @@ class Served:
     index: PinIndex
     sentences: SentenceVectors
     place: str
+    bridged: BridgedEncoder | None = None
 
     @property
     def collection(self) -> str:
         return collection_name(self.model_id)
+
+    @property
+    def reader(self) -> QueryEncoder | BridgedEncoder:
+        """Reads queries for the collection."""
+        return self.bridged or self.encoder
+
+    @property
+    def query_model_id(self) -> str:
+        """The model that reads queries: another than `model_id` only over a bridge."""
+        return self.bridged.query_model_id if self.bridged else self.model_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +159,7 @@ class LiveModels:
         self._config, self._stores, self._opened = config, stores, opened
         self._lock = threading.Lock()
         self._open: dict[tuple[str, str], Served] = {}
+        self._encoders: dict[str, QueryEncoder] = {}
         self._default = read_manifest(config.model).model_id
         self._stop = threading.Event()
         self.problem = ""
@@ -180,8 +195,10 @@ class LiveModels:
     def forget(self, model_id: str) -> None:
         """Open no page of a model any more that is not live: its collection is about to go."""
         with self._lock:
-            for key in [key for key in self._open if key[0] == model_id and self._open[key] is not self.now]:
+            for key in [key for key in self._open if key[0] == model_id and self._open[key].index is not self.now.index]:
                 del self._open[key]
+            if model_id != self.now.model_id:
+                self._encoders.pop(model_id, None)
 
     def refresh(self) -> None:
         """Follow alias and rollout once."""
@@ -191,10 +208,15 @@ class LiveModels:
         except EverpinError as error:
             self.problem = str(error)
             return
+        try:
+            live, problem = self._over_bridge(live, rollout), ""
+        except EverpinError as error:
+            problem = f"{live.model_id} reads its queries itself: {error}"
         if live is not self.now:
-            self.now = live
-            self._opened(live)
-        self.problem = self._follow(rollout)
+            another, self.now = live.index is not self.now.index, live
+            if another:
+                self._opened(live)
+        self.problem = self._follow(rollout) or problem
 
     def close(self) -> None:
         """Stop following and release every collection."""
@@ -223,6 +245,16 @@ class LiveModels:
         self.canary = Canary(candidate, rollout.share) if rollout.share and candidate is not self.now else None
         return ""
 
+    def _over_bridge(self, live: Served, rollout: Rollout | None) -> Served:
+        """The live model as it answers now: over the bridge that the rollout names, if it names one. Raises ArtifactError."""
+        digest, now = rollout.crossing(live.model_id) if rollout else "", self.now
+        if rollout is None or not digest:
+            return live
+        if now.bridged and now.bridged.bridge.digest == digest and now.index is live.index:
+            return now
+        bridge = open_bridge(self._config, digest, rollout.candidate, live.model_id)
+        return replace(live, bridged=BridgedEncoder(self._encoder(rollout.candidate), bridge, live.encoder.ordinal_head))
+
     def _live(self) -> str:
         return self._stores.alias() or self._default
 
@@ -234,10 +266,14 @@ class LiveModels:
             return self._open[model_id, where]
 
     def _serve(self, model_id: str, where: str) -> Served:
-        encoders = [served.encoder for (known, _), served in self._open.items() if known == model_id]
-        artifact = open_artifact(model_folder(self._config, model_id))
-        encoder = encoders[0] if encoders else QueryEncoder(OnnxEncoder(artifact, QUERY_THREADS, cosmetic=False))
-        return Served(model_id, encoder, self._stores.index(model_id, artifact.manifest.dimension), SentenceVectors(encoder.encode), where)
+        encoder = self._encoder(model_id)
+        return Served(model_id, encoder, self._stores.index(model_id, encoder.dimension), SentenceVectors(encoder.encode), where)
+
+    def _encoder(self, model_id: str) -> QueryEncoder:
+        if model_id not in self._encoders:
+            artifact = open_artifact(model_folder(self._config, model_id))
+            self._encoders[model_id] = QueryEncoder(OnnxEncoder(artifact, QUERY_THREADS, cosmetic=False))
+        return self._encoders[model_id]
 
 
 def open_stores(config: Settings, stack: ExitStack) -> Stores:

@@ -24,7 +24,8 @@ class Rollout:
     """What is kept of a rollout. Times are epoch microseconds, 0 for not yet; `version` counts its changes.
 
     `previous`: the model that was live when it began, and that a roll-back returns to. `share`: what the candidate answers of the traffic before
-    the cut-over, 0 to 1. `filled_us`: when the backfill had looked at every pin; `missed_us`: when events may have passed the
+    the cut-over, 0 to 1. `bridge`: digest of the bridge over which the candidate reads queries for the collection of `previous`, empty for none.
+    `filled_us`: when the backfill had looked at every pin; `missed_us`: when events may have passed the
     candidate by since then, so that it has to look again. `retiring`: the model whose collection is being dropped.
     """
 
@@ -39,6 +40,7 @@ class Rollout:
     cut_over_us: int = 0
     rolled_back_us: int = 0
     retiring: str = ""
+    bridge: str = ""
 
     def phase(self, live: str) -> Phase:
         """Where the rollout is, given the model that the alias names."""
@@ -53,6 +55,10 @@ class Rollout:
         if self.filled_us:
             return "ready"
         return "paused" if self.paused else "filling"
+
+    def crossing(self, live: str) -> str:
+        """Digest of the bridge that queries of the live model's collection cross now, given the model that the alias names; empty for none."""
+        return self.bridge if live == self.previous and not self.retiring else ""
 
     def models(self) -> tuple[str, ...]:
         """The models whose collections are kept up to date."""
@@ -118,7 +124,7 @@ def read(data: Mapping[str, Any]) -> Rollout:
     except TypeError as error:
         raise ArtifactError(f"the state of the rollout is damaged: {error}") from error
     numbers = rollout.started_us, rollout.version, rollout.filled_us, rollout.missed_us, rollout.cut_over_us, rollout.rolled_back_us
-    texts = rollout.candidate, rollout.previous, rollout.retiring
+    texts = rollout.candidate, rollout.previous, rollout.retiring, rollout.bridge
     share_is_one = isinstance(rollout.share, int | float) and 0 <= rollout.share <= 1
     if not (all(isinstance(one, int) for one in numbers) and all(isinstance(one, str) for one in texts) and share_is_one and isinstance(rollout.paused, bool)):
         raise ArtifactError(f"the state of the rollout is damaged: {dict(data)}")

@@ -115,7 +115,7 @@ def surface_parts(config: Settings) -> Iterator[Surface]:
         metrics = Metrics(__version__)
         live = LiveModels(config, open_stores(config, stack), metrics.live)
         stack.callback(live.close)
-        metrics.watch(lambda: bool(live.problem), lambda: (live.now.encoder.hits, live.now.encoder.misses))
+        metrics.watch(lambda: bool(live.problem), lambda: (live.now.reader.hits, live.now.reader.misses))
         people, producer = People(lambda: build_features(config)), Producer(config)
         stack.callback(people.close)
         stack.callback(producer.close)

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from everpin.bridges import DIGITS, Fitting, bridge_file, find_bridge, fit, keep_bridge, shortfall
+from everpin.commands.bridging import show_bridge, watched
 from everpin.commands.healing import seconds
 from everpin.commands.output import PARTIAL, AsJson, emit
 from everpin.live import of_model
@@ -21,6 +23,7 @@ from everpin.rollout_plan import Alike, alike, canary_cosine, plan, readable_byt
 from everpin.rollouts import Rollouts
 from everpin.settings import Settings, settings
 from everpin.wiring import now_us
+from pins.bridge import Bridge
 from pins.errors import EverpinError
 from pins.rollout import Readiness, Rollout, refusals
 
@@ -33,6 +36,12 @@ def rollout_start(
     yes: Annotated[bool, typer.Option("--yes", help="Do it. Without this, only the plan is shown.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes of the backfill that encode side by side.")] = 1,
     price: Annotated[float, typer.Option(min=0, help="Price of one core for an hour, for the plan's cost.")] = 0.05,
+    bridge: Annotated[
+        bool | None,
+        typer.Option(
+            help="Let MODEL read queries for the live collection at once, over a bridge: the one that `everpin bridge fit` kept, else one fitted now."
+        ),
+    ] = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the candidate's worker.")] = READY_S,
     as_json: AsJson = False,
 ) -> None:
@@ -49,7 +58,10 @@ def rollout_start(
     if now is None:
         planned = plan(rollouts, candidate, workers, price)
         _show_plan(Console(stderr=True), asdict(planned), price)
+    laid = _bridge(rollouts, candidate) if bridge else None
     rollout = rollouts.begin(planned.candidate if now is None else _model_id(rollouts, now, model))
+    if bridge is not None:
+        rollout = rollouts.bridge(laid.digest if laid else "")
     if rollout.paused:
         raise EverpinError("the rollout is paused; `everpin rollout resume` first")
     if not rollout.filled_us:
@@ -118,6 +130,20 @@ def _model_id(rollouts: Rollouts, now: Rollout, model: str) -> str:
     return now.candidate if same else model
 
 
+def _bridge(rollouts: Rollouts, candidate: Settings) -> Bridge:
+    """A bridge from the candidate to the live model, kept before or fitted now. Raises EverpinError below its threshold."""
+    config, live = rollouts.config, rollouts.place.live()
+    bridge = find_bridge(config, str(candidate.model), live)
+    if bridge is None:
+        with Progress(console=Console(stderr=True)) as progress:
+            bridge = fit(config, str(candidate.model), live, Fitting(), watched(progress))
+        if short := shortfall(bridge):
+            raise EverpinError(f"{short}; `everpin bridge fit {bridge.new.model_id} {live}` takes these options, then start again")
+        keep_bridge(bridge_file(config, bridge.digest), bridge)
+    show_bridge(Console(stderr=True), bridge)
+    return bridge
+
+
 def _fill(rollouts: Rollouts, candidate: Settings, workers: int, quiet: bool) -> None:
     """Backfill the candidate's collection, and note when every pin was looked at."""
     from backfill.run import backfill  # noqa: PLC0415  Ray is slow to import, and an extra
@@ -161,6 +187,7 @@ def _report(rollouts: Rollouts, as_json: bool, queries: int = 0) -> None:
         "live": live,
         "phase": rollout.phase(live),
         "rollout": asdict(rollout),
+        "queries_read_by": rollout.candidate if rollout.crossing(live) else live,
         "pins": seen.pins,
         "done": seen.done,
         "coverage": round(seen.coverage, 6),
@@ -210,6 +237,8 @@ def _show_status(console: Console, document: dict[str, Any], rollout: Rollout, b
         table.add_row("rate", f"{document['pins_per_second']:.1f} pins/s since the start, {readable_seconds(document['eta_s'])} to go at that rate")
     table.add_row("lag of its workers", "not reached" if document["lag"] is None else f"{document['lag']} events")
     table.add_row("canary cosine", f"{document['canary_cosine']:.6f}")
+    if document["queries_read_by"] != document["live"]:
+        table.add_row("queries", f"read by {document['queries_read_by']}, over bridge {rollout.bridge[:DIGITS]} until `--no-bridge`")
     if both:
         table.add_row("overlap@10", f"{both.overlap_at_10:.2f} over {both.queries} searches, least {both.least:.2f}")
     console.print(table)

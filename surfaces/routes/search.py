@@ -36,7 +36,8 @@ def search_pins(request: Request, wanted: SearchRequest) -> Response:
             page = with_matched_terms(page, query, asked.served.index)
     results = [_result(found, explain=wanted.explain) for found in page]
     cursor = pack(Rest(asked.served.model_id, rest), same)
-    return answer(SearchAnswer(query=query, lang_guess=guess_language(query), results=results, cursor=cursor, **asked.head()))
+    reader, lang = asked.served.query_model_id, guess_language(query)
+    return answer(SearchAnswer(query=query, query_model_id=reader, lang_guess=lang, results=results, cursor=cursor, **asked.head()))
 
 
 def where(filters: Filters) -> Where:
@@ -63,14 +64,14 @@ def _first(request: Request, wanted: SearchRequest, query: str) -> tuple[Asked, 
         diversity=wanted.diversity,
         depth=depth(wanted.limit),
     )
-    ranking = search(query, asked.served.encoder, asked.served.index, options, asked.served.sentences, asked.stage)
+    ranking = search(query, asked.served.reader, asked.served.index, options, asked.served.sentences, asked.stage)
     asked.shown("search", [found.pin_id for found in ranking[: wanted.limit]])
     return asked, ranking[: wanted.limit], [Place(found.pin_id, found.cosine, _stages(found)) for found in ranking[wanted.limit :]]
 
 
 def _next(request: Request, wanted: SearchRequest, same: str) -> tuple[Asked, Sequence[Found], Sequence[Place]]:
     asked, rest = resume(request, wanted.cursor or "", same)
-    head = asked.served.encoder.ordinal_head
+    head = asked.served.reader.ordinal_head
     page = [_found(hit, place.stages, head, wanted.min_level) for place, hit in read_again(asked, rest.places[: wanted.limit])]
     return asked, page, rest.places[wanted.limit :]
 

@@ -19,11 +19,12 @@ from embedder.onnx import OnnxEncoder
 from embedder.query import QueryEncoder
 from everpin.cli import app
 from everpin.published import folder_digest
+from everpin.rollouts import Rollouts
 from everpin.settings import settings
 from index.edge import EdgePinIndex
 from pins.bridge import Side
 from pins.changes import IndexedPin, fingerprint
-from pins.errors import ArtifactError, EverpinError
+from pins.errors import ArtifactError, EverpinError, Unavailable
 from pins.ports import PointWrite
 from pins.retrieval.search import SearchOptions, search
 from tests.tiny_models import DIMENSION, tiny_model, words
@@ -91,7 +92,11 @@ def collection(models: Path, tmp_path: Path) -> list[str]:
 
 
 def bridge(*arguments: str) -> tuple[int, str, str]:
-    done = CliRunner().invoke(app, ["bridge", *arguments])
+    return run("bridge", *arguments)
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, list(arguments))
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception
     return done.exit_code, done.stdout, done.stderr
@@ -199,3 +204,29 @@ def test_a_place_that_cannot_be_written_is_named(models: Path, data: Path, tmp_p
     (tmp_path / "file").write_text("")
     with pytest.raises(EverpinError, match=r"cannot be written: .*give --out another place"):
         bridge("fit", "new-v2", "old-v1", "--data", str(data), "--out", str(tmp_path / "file" / "b.npz"))
+
+
+def test_a_rollout_begins_with_the_bridge_that_was_kept_or_fits_one(collection: list[str], tmp_path: Path) -> None:
+    started = ("rollout", "start", "new-v2", "--yes", "--wait", "0")
+    with pytest.raises(Unavailable, match=r"no worker of new-v2 was ready"):
+        run(*started, "--bridge")
+    (file,) = (tmp_path / "home" / "bridges").iterdir()
+    made = read_bridge(file)
+    rollouts = Rollouts(settings())
+    assert rollouts.required().bridge == made.digest
+    assert json.loads(run("rollout", "status", "--queries", "0", "--json")[1])["queries_read_by"] == "new-v2"
+    with pytest.raises(Unavailable, match=r"no worker of new-v2 was ready"):
+        run(*started, "--no-bridge")
+    assert rollouts.required().bridge == ""
+    written = file.stat().st_mtime_ns
+    with pytest.raises(Unavailable, match=r"no worker of new-v2 was ready"):
+        run(*started, "--bridge")
+    assert rollouts.required().bridge == made.digest
+    assert file.stat().st_mtime_ns == written, "the kept one serves again"
+
+
+def test_a_rollout_does_not_begin_with_a_bridge_below_the_threshold(collection: list[str], tmp_path: Path) -> None:
+    with pytest.raises(EverpinError, match=r"below the threshold of 95\.0%.*everpin bridge fit blind-v1 old-v1"):
+        run("rollout", "start", "blind-v1", "--yes", "--wait", "0", "--bridge")
+    assert Rollouts(settings()).now() is None
+    assert not (tmp_path / "home" / "bridges").exists()

@@ -54,6 +54,18 @@ def test_a_rollout_goes_from_its_beginning_to_the_end_of_the_old_collection(hous
     assert not (house.config.index_home / f"pins__{OLD}").exists()
 
 
+@pytest.mark.parametrize("end", [Rollouts.cut_over, Rollouts.roll_back, lambda house: house.retire(NEW, 0), lambda house: house.bridge("")])
+def test_a_bridge_ends_with_whatever_ends_its_use(house: Watched, end: Any) -> None:
+    house.begin(NEW)
+    assert house.bridge("digest") == house.bridge("digest")
+    assert house.required().crossing(OLD) == "digest"
+    assert house.required().crossing(NEW) == ""
+    house.filled()
+    end(house)
+    left = house.now()
+    assert left is None or left.bridge == ""
+
+
 def test_each_step_may_be_repeated(house: Watched) -> None:
     for act in (lambda: house.begin(NEW), house.filled, lambda: house.canary(0.2), house.cut_over, house.roll_back, house.cut_over):
         assert act() == act()
