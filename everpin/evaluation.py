@@ -15,9 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow.parquet as pq
 
-from embedder.onnx import OnnxEncoder
 from pins.errors import EverpinError
-from pins.metrics import Interval, bootstrap, ndcg, precision, rank
+from pins.metrics import Difference, Interval, bootstrap, ndcg, paired_bootstrap, precision, rank
 from pins.ports import Vector
 
 OWN_PIN = {"own", "sits_own"}
@@ -26,6 +25,13 @@ RELEVANT_GRADE = 3
 """P@8 counts grades of at least this, on the 0-4 scale."""
 METRICS = ("ndcg@10", "ndcg@20", "p@8")
 CHUNK = 512
+
+
+class Student(Protocol):
+    """What encodes the queries."""
+
+    def encode(self, texts: Sequence[str]) -> Vector:
+        """Unit vectors, float32 of shape (len(texts), dimension)."""
 
 
 class Scored(Protocol):
@@ -70,8 +76,25 @@ def read_queries(folder: Path, split: str | None) -> list[Query]:
     ]
 
 
-def evaluate(queries: Sequence[Query], encoder: OnnxEncoder, index: Scored, step: Callable[[int], None] = lambda n: None) -> dict[str, Any]:
-    """Score every query; `step` hears how many are done. Candidates without a vector rank last and are counted."""
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What one model gives to the candidates of each query, in their order, by query id, and how many candidate pins had no vector.
+
+    A candidate without a vector has a score below every cosine, so it ranks last.
+    """
+
+    model_id: str
+    by_query: Mapping[str, Sequence[float]]
+    missing_pins: int
+
+
+def evaluate(queries: Sequence[Query], encoder: Student, index: Scored, step: Callable[[int], None] = lambda n: None) -> dict[str, Any]:
+    """Figures of every query; `step` hears how many are done. Candidates without a vector rank last and are counted."""
+    return summary(queries, score(queries, encoder, index, step))
+
+
+def score(queries: Sequence[Query], encoder: Student, index: Scored, step: Callable[[int], None] = lambda n: None) -> Scores:
+    """Score the candidates of every query; `step` hears how many queries are done."""
     vectors = _vectors(index, sorted({pin_id for query in queries for pin_id, _, _ in query.candidates}))
     missing = {pin_id for query in queries for pin_id, _, _ in query.candidates} - vectors.keys()
     scores: dict[str, Sequence[float]] = {}
@@ -80,13 +103,30 @@ def evaluate(queries: Sequence[Query], encoder: OnnxEncoder, index: Scored, step
         for query, vector in zip(some, encoder.encode([query.text for query in some]), strict=True):
             scores[query.query_id] = [float(vectors[pin_id] @ vector) if pin_id in vectors else -2.0 for pin_id, _, _ in query.candidates]
         step(len(some))
+    return Scores(index.model_id, scores, len(missing))
+
+
+def summary(queries: Sequence[Query], scores: Scores) -> dict[str, Any]:
+    """The figures of one model's scores, by language, with their intervals."""
     return {
-        "model_id": index.model_id,
+        "model_id": scores.model_id,
         "queries": len(queries),
-        "missing_pins": len(missing),
-        "languages": _languages(queries, scores, own=True),
-        "languages_without_own_pin": _languages(queries, scores, own=False),
+        "missing_pins": scores.missing_pins,
+        "languages": _languages(queries, scores.by_query, own=True),
+        "languages_without_own_pin": _languages(queries, scores.by_query, own=False),
     }
+
+
+def paired(queries: Sequence[Query], first: Scores, second: Scores) -> dict[str, dict[str, Difference]]:
+    """By language and metric: what the first model has more than the second on the same queries, with the own pin in."""
+    apart = {}
+    for lang, some in _by_language(queries).items():
+        sides = [[_measure(query, side.by_query[query.query_id], own=True) for query in some] for side in (first, second)]
+        told = [(query.group, one, other) for query, one, other in zip(some, *sides, strict=True) if one]
+        if told:
+            groups = [group for group, _, _ in told]
+            apart[lang] = {metric: paired_bootstrap([one[metric] for _, one, _ in told], [other[metric] for _, _, other in told], groups) for metric in METRICS}
+    return apart
 
 
 def _vectors(index: Scored, pin_ids: Sequence[str]) -> dict[str, Vector]:
@@ -97,17 +137,21 @@ def _vectors(index: Scored, pin_ids: Sequence[str]) -> dict[str, Vector]:
 
 
 def _languages(queries: Sequence[Query], scores: Mapping[str, Sequence[float]], *, own: bool) -> dict[str, dict[str, Any]]:
-    by_language: dict[str, list[Query]] = defaultdict(list)
-    for query in queries:
-        by_language[query.lang].append(query)
     languages = {}
-    for lang, some in sorted(by_language.items()):
+    for lang, some in _by_language(queries).items():
         measured = {query: _measure(query, scores[query.query_id], own=own) for query in some}
         scored = [(query.group, values) for query, values in measured.items() if values]
         if not scored:
             continue  # no query of this language has a gain: nothing can be said of it
         languages[lang] = {metric: asdict(_interval([(values[metric], group) for group, values in scored])) for metric in METRICS} | {"queries": len(scored)}
     return languages
+
+
+def _by_language(queries: Sequence[Query]) -> dict[str, list[Query]]:
+    by_language: dict[str, list[Query]] = defaultdict(list)
+    for query in queries:
+        by_language[query.lang].append(query)
+    return dict(sorted(by_language.items()))
 
 
 def _measure(query: Query, scores: Sequence[float], *, own: bool) -> dict[str, float]:

@@ -67,9 +67,9 @@ class Served:
         return self.bridged or self.encoder
 
     @property
-    def query_model_id(self) -> str:
-        """The model that reads queries: another than `model_id` only over a bridge."""
-        return self.bridged.query_model_id if self.bridged else self.model_id
+    def query_model_id(self) -> str | None:
+        """The model that reads queries over a bridge; None where this one reads them."""
+        return self.bridged.query_model_id if self.bridged else None
 
 
 @dataclass(frozen=True, slots=True)

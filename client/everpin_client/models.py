@@ -174,7 +174,7 @@ class SearchAnswer(Answer):
     """Results of a search, best first."""
 
     query: str = Field(description="The query as it was normalised.")
-    query_model_id: str = Field(description="The model that read the query: `model_id`, but for a bridge that a rollout may lay to its collection.")
+    query_model_id: str | None = Field(default=None, description="The model that read the query, where a rollout's bridge let another than `model_id`.")
     lang_guess: str | None = Field(description="Language of the query as guessed from its letters and words; null when it cannot be told.")
     results: list[SearchResult]
     cursor: str | None = Field(description="Of the next page; null after the last.")

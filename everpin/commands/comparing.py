@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ from embedder.onnx import OnnxEncoder
 from everpin.commands.output import AsJson, emit
 from everpin.compared_texts import cxc_pins, cxc_queries, file_queries, sample_pins, sample_queries
 from everpin.comparing import Encoded, K, Text, answers, compared, encoded
-from everpin.evaluation import Query, evaluate
+from everpin.evaluation import Query, Scores, paired, score, summary
 from everpin.figures import Figures, figures
 from everpin.model_folders import model_folder
 from everpin.published import receipt_of
@@ -63,29 +63,42 @@ def model_compare(
     encoders = [OnnxEncoder(open_artifact(model_folder(config, model)), config.threads, cosmetic=False) for model in (old, new)]
     with Progress(console=Console(stderr=True), disable=as_json) as progress:
 
-        def of(encoder: OnnxEncoder) -> tuple[Encoded, Figures | None]:
+        def of(encoder: OnnxEncoder) -> tuple[Encoded, Scores | None]:
             task = progress.add_task(encoder.model_id, total=len(pins) + len(asked) + len(judged))
-            return _measured(config, encoder, asked, judged, pins, lambda n: progress.advance(task, n))
+            return _measured(encoder, asked, judged, pins, lambda n: progress.advance(task, n))
 
         sides = [of(encoder) for encoder in encoders]
     first, second = (answers(side) for side, _ in sides)
     document = compared(first, second, asked, pins, changed) | {
-        "figures": _side_by_side([found for _, found in sides]),
+        "figures": _side_by_side([_figures(config, encoder, judged, scores) for encoder, (_, scores) in zip(encoders, sides, strict=True)]),
+        "new - old": _paired(judged, *(scores for _, scores in sides)),
         "manifest": _manifests(encoders),
     }
     emit(document, as_json, lambda console: _show(console, document))
 
 
 def _measured(
-    config: Settings, encoder: OnnxEncoder, asked: Sequence[Text], judged: Sequence[Query], pins: Sequence[Text], step: Callable[[int], None]
-) -> tuple[Encoded, Figures | None]:
-    """Vectors, and figures: of the judgements where there are some, else those with which the model was published."""
+    encoder: OnnxEncoder, asked: Sequence[Text], judged: Sequence[Query], pins: Sequence[Text], step: Callable[[int], None]
+) -> tuple[Encoded, Scores | None]:
+    """Vectors, and scores of the judged pairs where there are some."""
     found = encoded(encoder, asked, pins, step)
-    if judged:
-        held = Held(encoder.model_id, {pin.name: vector for pin, vector in zip(pins, found.pins, strict=True)})
-        return found, figures(evaluate(judged, encoder, held, step), "the folder's judgements")
+    held = Held(encoder.model_id, {pin.name: vector for pin, vector in zip(pins, found.pins, strict=True)})
+    return found, score(judged, encoder, held, step) if judged else None
+
+
+def _figures(config: Settings, encoder: OnnxEncoder, judged: Sequence[Query], scores: Scores | None) -> Figures | None:
+    """Figures of the judgements where there are some, else those with which the model was published."""
+    if scores:
+        return figures(summary(judged, scores), "the folder's judgements")
     receipt = receipt_of(config, encoder.model_id)
-    return found, figures(receipt.evaluation, f"the receipt of {encoder.model_id}") if receipt and receipt.evaluation else None
+    return figures(receipt.evaluation, f"the receipt of {encoder.model_id}") if receipt and receipt.evaluation else None
+
+
+def _paired(judged: Sequence[Query], old: Scores | None, new: Scores | None) -> dict[str, Any]:
+    """By language and metric: the new model minus the old one on the same queries; empty without judgements."""
+    if old is None or new is None:
+        return {}
+    return {lang: {metric: asdict(apart) for metric, apart in found.items()} for lang, found in paired(judged, new, old).items()}
 
 
 def _side_by_side(found: Sequence[Figures | None]) -> dict[str, Any]:
@@ -108,6 +121,8 @@ def _show(console: Console, document: dict[str, Any]) -> None:
     old, new = document["models"]
     if document["figures"]["languages"]:
         console.print(_figures_table(document, old, new))
+    if document["new - old"]:
+        console.print(_paired_table(document))
     table = Table("figure of the manifest", old, new)
     for name, values in document["manifest"].items():
         table.add_row(name, *("-" if value is None else f"{value:.4g}" for value in values))
@@ -129,6 +144,14 @@ def _figures_table(document: dict[str, Any], old: str, new: str) -> Table:
     return table
 
 
+def _paired_table(document: dict[str, Any]) -> Table:
+    table = Table("language", "figure", "new - old", "p", title="The same queries, paired, with 95 % intervals", title_justify="left")
+    for lang, found in document["new - old"].items():
+        for name, apart in found.items():
+            table.add_row(lang, name, "{mean:+.3f} [{low:+.3f}, {high:+.3f}]".format(**apart), f"{apart['p']:.3f}")
+    return table
+
+
 def _overlap_table(document: dict[str, Any]) -> Table:
     found = document[f"overlap@{K}"]
     title = f"Results that both show among the first {K}: {found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}], {document['queries']} queries"
@@ -141,9 +164,9 @@ def _overlap_table(document: dict[str, Any]) -> Table:
 
 def _scores_table(document: dict[str, Any], old: str, new: str) -> Table:
     table = Table("score", "of", f"mean {old}", f"mean {new}", "sd", "sd", "KS", title="Shift of scores", title_justify="left")
-    for score, kinds in document["scores"].items():
+    for name, kinds in document["scores"].items():
         for kind, found in kinds.items():
-            table.add_row(score.replace("_", " "), kind, *(f"{value:.3f}" for value in (*found["mean"], *found["sd"], found["ks"])))
+            table.add_row(name.replace("_", " "), kind, *(f"{value:.3f}" for value in (*found["mean"], *found["sd"], found["ks"])))
     return table
 
 

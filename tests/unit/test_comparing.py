@@ -189,6 +189,9 @@ def test_judgements_give_figures_side_by_side(models: Path, folder: Path) -> Non
     old, new = document["figures"]["languages"]["en"]["ndcg@20"]
     assert old["mean"] == 1.0
     assert new["low"] < new["mean"] < 1.0  # one of two queries is lost
+    apart = document["new - old"]["en"]["ndcg@20"]
+    assert apart["mean"] == pytest.approx(new["mean"] - old["mean"])
+    assert apart["low"] < apart["mean"] < apart["high"] == 0.0
     assert document["manifest"]["levels_dev_accuracy"] == [0.5, 0.6]
     assert document["manifest"]["model_megabytes"] == [0.01, None]
 
@@ -213,7 +216,7 @@ def test_the_query_that_a_model_is_blind_to_changes_most(models: Path, tmp_path:
 def test_a_person_is_shown_tables(models: Path, folder: Path) -> None:
     code, text = compare("old-v1", "new-v2", "--data", str(folder))
     assert code == 0
-    for said in ("ndcg@20", "figure of the manifest", "Shift of scores", "expected relevance", "sourdough (en)", "Only 6 pins"):
+    for said in ("ndcg@20", "figure of the manifest", "Shift of scores", "expected relevance", "sourdough (en)", "Only 6 pins", "new - old", "paired"):
         assert said in text
 
 
