@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install -q -c requirements/constraints.txt
 
-.PHONY: demo test test-units test-contract test-surfaces test-faults test-integration test-outages test-browser check lock training bench clean help
+.PHONY: demo test test-units test-contract test-surfaces test-faults test-integration test-rollouts test-outages test-browser check lock training bench clean help
 
 help:
 	@echo "make demo      install the runtime (no torch) and run the whole system on embedded parts"
@@ -17,7 +17,11 @@ help:
 demo: $(VENV)/.runtime
 	$(BIN)/everpin demo
 
-test: test-integration test-faults test-units test-contract test-surfaces test-outages test-browser
+test: test-rollouts test-faults test-integration test-contract test-units test-outages test-surfaces test-browser
+
+ROLLOUTS := rollout backfill
+OUTAGES := outages healing
+APART := $(ROLLOUTS) $(OUTAGES)
 
 # Apart, so that `make -j4 test` runs them side by side, those first that mostly wait for processes.
 # The unit tests alone cover the core, and the coverage of it doubles what Python costs: no other group is traced.
@@ -35,10 +39,13 @@ test-faults: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/faults tests/e2e
 
 test-integration: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/integration --ignore=tests/integration/test_outages.py --ignore=tests/integration/test_healing.py
+	$(BIN)/python -m pytest tests/integration $(APART:%=--ignore=tests/integration/test_%.py)
+
+test-rollouts: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ROLLOUTS:%=tests/integration/test_%.py)
 
 test-outages: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/integration/test_outages.py tests/integration/test_healing.py
+	$(BIN)/python -m pytest $(OUTAGES:%=tests/integration/test_%.py)
 
 # The page in real Chromium (Debian's package `chromium`).
 test-browser: $(VENV)/.dev

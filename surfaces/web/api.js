@@ -15,15 +15,22 @@ export const key = {
   set: (value) => (value ? sessionStorage.setItem(KEY, value) : sessionStorage.removeItem(KEY)),
 };
 
-export const search = (body, signal) => call("POST", "/v1/search", { body, signal });
+export const search = (body, signal) => shown(call("POST", "/v1/search", { body, signal }));
 export const pin = (id, signal) => call("GET", `/v1/pins/${part(id)}`, { signal });
 export const related = (id, params, signal) => call("GET", `/v1/pins/${part(id)}/related`, { params, signal });
-export const feed = (user, params, signal) => call("GET", `/v1/users/${part(user)}/feed`, { params, signal });
+export const feed = (user, params, signal) => shown(call("GET", `/v1/users/${part(user)}/feed`, { params, signal }));
 export const map = (signal) => call("GET", "/v1/map", { signal });
 export const edit = (id, body) => call("PATCH", `/v1/pins/${part(id)}`, { body });
-export const act = (user, pinId, action) => call("POST", `/v1/users/${part(user)}/actions`, { body: { actions: [{ pin_id: pinId, action }] } });
+/** `shownBy`: request id of the answer that showed the pin, by which a running experiment counts the action. */
+export const act = (user, pinId, action, shownBy) => call("POST", `/v1/users/${part(user)}/actions`, { body: { actions: [{ pin_id: pinId, action, request_id: shownBy }] } });
 
 const part = (id) => encodeURIComponent(id);
+
+/** An answer whose results say which answer they are of. */
+async function shown(asked) {
+  const answer = await asked;
+  return { ...answer, results: answer.results.map((result) => ({ ...result, shownBy: answer.request_id })) };
+}
 
 async function call(method, path, { body, params, signal } = {}) {
   const wanted = Object.entries(params ?? {}).filter(([, value]) => value !== null && value !== undefined && value !== "");

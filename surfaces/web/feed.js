@@ -25,6 +25,7 @@ export class FeedView {
   #asking = null;
   #cursor = null;
   #interests = [];
+  #results = [];
   #only = ""; // the interest that is looked at
   #medoids = new Map(); // pin_id -> promise of its card
 
@@ -41,6 +42,11 @@ export class FeedView {
     });
     find("#user").addEventListener("change", () => this.#switch());
     find("#user").addEventListener("focus", (event) => event.target.select());
+  }
+
+  /** The result of a pin; undefined where it is not in the list. */
+  resultOf(pinId) {
+    return this.#results.find((result) => result.pin_id === pinId);
   }
 
   show({ user, diversity: wanted }) {
@@ -119,6 +125,7 @@ export class FeedView {
 
   #render(answer, marks) {
     this.#interests = answer.interests;
+    this.#results = answer.results;
     this.#cursor = answer.cursor;
     find(".more", this.#root).hidden = !answer.cursor;
     const changes = this.masonry.render(answer.results, marks);
@@ -133,6 +140,7 @@ export class FeedView {
     try {
       const answer = await this.#ask({ limit: PAGE, cursor: this.#cursor }, this.#asking?.signal);
       this.#cursor = answer.cursor;
+      this.#results.push(...answer.results);
       find(".more", this.#root).hidden = !answer.cursor;
       const added = this.masonry.append(answer.results);
       find(".card-open", added[0])?.focus({ preventScroll: true });

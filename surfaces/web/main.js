@@ -32,7 +32,7 @@ async function save(card, button) {
   const { user } = state();
   button.disabled = true;
   try {
-    await api.act(user, card.pin_id, "save");
+    await api.act(user, card.pin_id, "save", card.shownBy ?? views[state().view].resultOf?.(card.pin_id)?.shownBy);
     button.textContent = "Saved";
     button.classList.add("is-saved");
     toast(`Saved “${titleOf(card)}” for ${user}`);
@@ -51,7 +51,7 @@ function clicked(event) {
   if (!link) return;
   const { user } = state();
   const pinId = link.closest(".card").dataset.pin;
-  api.act(user, pinId, "click").then(() => views.feed.follow(user), (problem) => toast(`The click was not taken: ${problem.detail || problem.title}`, "is-bad"));
+  api.act(user, pinId, "click", views.feed.resultOf(pinId)?.shownBy).then(() => views.feed.follow(user), (problem) => toast(`The click was not taken: ${problem.detail || problem.title}`, "is-bad"));
 }
 
 function render(now) {

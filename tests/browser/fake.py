@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -47,6 +48,10 @@ class FakeEverpin:
     pending: dict[str, tuple[int, FakePin]] = field(default_factory=dict)
     saved: dict[str, list[str]] = field(default_factory=dict)
     actions: list[tuple[str, str, str]] = field(default_factory=list)
+    showed: dict[str, set[str]] = field(default_factory=dict)
+    """Pins of each answer, by its request id."""
+    named: list[str | None] = field(default_factory=list)
+    """The answer that each action names."""
     images: dict[str, str] = field(default_factory=dict)
     numbers: itertools.count[int] = field(default_factory=itertools.count)
 
@@ -55,12 +60,15 @@ class FakeEverpin:
 
     def reset(self) -> None:
         self.pins, self.pending, self.images, self.actions = dict(sample_pins()), {}, {}, []
+        self.showed, self.named = {}, []
         light = ["craft-001", "craft-003", "travel-004"]
         self.saved = {"user-01": ["garden-012", "garden-014", "garden-020", "food-001", "food-003", "home-040"], "user-02": light}
 
-    def head(self) -> dict[str, Any]:
+    def head(self, shown: Iterable[schemas.Card] = ()) -> dict[str, Any]:
         timings = {"resolve": 0.1, "encode": 3.2, "retrieve": 4.4, "rerank": 1.1, "total": 8.8}
-        return {"request_id": f"fake-{next(self.numbers)}", "model_id": MODEL, "collection": f"pins__{MODEL}", "timings_ms": timings}
+        request_id = f"fake-{next(self.numbers)}"
+        self.showed[request_id] = {card.pin_id for card in shown}
+        return {"request_id": request_id, "model_id": MODEL, "collection": f"pins__{MODEL}", "timings_ms": timings}
 
     def edit(self, pin_id: str, title: str) -> None:
         pin = self.pins[pin_id]
@@ -134,7 +142,7 @@ def build_app(fake: FakeEverpin) -> Any:
         kept = [(score, pin_id) for score, pin_id in near if _fits(fake.pins[pin_id].card, wanted.filters) and score > least]
         page, cursor = _page(kept, wanted.limit, wanted.cursor)
         results = [_result(fake, score, pin_id, rank, wanted.min_level) for rank, (score, pin_id) in enumerate(page, 1)]
-        return schemas.SearchAnswer(**fake.head(), query=wanted.query.lower(), lang_guess="en", results=results, cursor=cursor)
+        return schemas.SearchAnswer(**fake.head(results), query=wanted.query.lower(), lang_guess="en", results=results, cursor=cursor)
 
     @app.get("/v1/pins/{pin_id}/related")
     def related(pin_id: str, limit: int = 20, lang: str | None = None, category: str | None = None, cursor: str | None = None) -> Any:
@@ -191,6 +199,7 @@ def build_app(fake: FakeEverpin) -> Any:
     def act(user_id: str, wanted: schemas.ActionsRequest) -> schemas.Accepted:
         for action in wanted.actions:
             fake.actions.append((user_id, action.pin_id, action.action))
+            fake.named.append(action.request_id)
             fake.saved.setdefault(user_id, []).append(action.pin_id)
         return schemas.Accepted(request_id="fake", accepted=len(wanted.actions), event_time_us=1)
 
@@ -231,7 +240,7 @@ def _feed(fake: FakeEverpin, user_id: str, limit: int, cursor: str | None) -> sc
         newest = sorted(fake.pins, key=lambda pin_id: str(fake.pins[pin_id].card.created_at), reverse=True)
         page, after = _page([(0.0, pin_id) for pin_id in newest], limit, cursor)
         results = [schemas.FeedResult(**fake.card(pin_id), score=0.0, why="new") for _, pin_id in page]
-        return schemas.FeedAnswer(**fake.head(), user_id=user_id, kind="newest", interests=[], results=results, cursor=after)
+        return schemas.FeedAnswer(**fake.head(results), user_id=user_id, kind="newest", interests=[], results=results, cursor=after)
     groups: dict[str, list[str]] = {}
     for pin_id in saved:
         groups.setdefault(fake.pins[pin_id].card.category, []).append(pin_id)
@@ -247,7 +256,7 @@ def _feed(fake: FakeEverpin, user_id: str, limit: int, cursor: str | None) -> sc
         schemas.Interest(medoid=group[0], title=fake.pins[group[0]].card.title, importance=len(group) / len(saved), pins=len(group), sampled=i < 3)
         for i, group in enumerate(order)
     ]
-    return schemas.FeedAnswer(**fake.head(), user_id=user_id, kind="interests", interests=interests, results=results, cursor=after)
+    return schemas.FeedAnswer(**fake.head(results), user_id=user_id, kind="interests", interests=interests, results=results, cursor=after)
 
 
 def _problem(status: int, title: str, detail: str) -> Any:

@@ -47,6 +47,7 @@ def test_a_save_changes_the_feed_before_the_eyes(visit: Visit, fake: FakeEverpin
     expect(page.locator(f'#view-feed .card[data-pin="{saved}"]')).to_have_count(0)
     expect(page.locator("#view-feed .card-move").first).to_be_visible()
     assert fake.actions == [("user-02", saved, "save")]
+    assert saved in fake.showed[fake.named[0] or ""]
 
 
 def test_opening_a_pin_of_the_feed_is_a_click(visit: Visit, fake: FakeEverpin) -> None:
@@ -56,3 +57,4 @@ def test_opening_a_pin_of_the_feed_is_a_click(visit: Visit, fake: FakeEverpin) -
     expect(page.locator("#panel h2")).to_be_visible()
     expect(page.locator(".toast.is-good")).to_be_visible()
     assert fake.actions == [("user-02", opened, "click")]
+    assert opened in fake.showed[fake.named[0] or ""]

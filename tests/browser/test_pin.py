@@ -96,3 +96,4 @@ def test_saving_in_the_panel_is_an_action_of_the_user(visit: Visit, fake: FakeEv
     page.locator("#panel").get_by_role("button", name="Save", exact=True).click()
     expect(page.locator("#panel").get_by_role("button", name="Saved")).to_be_visible()
     assert ("user-02", "food-001", "save") in fake.actions or ("user-01", "food-001", "save") in fake.actions
+    assert "food-001" in fake.showed[fake.named[-1] or ""], "the action names the search that showed the pin"
