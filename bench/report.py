@@ -48,6 +48,7 @@ def figures() -> str:
         "reconcile": reconcile_figures,
         "export": export_figures,
         "backfill": backfill_figures,
+        "rollout": rollout_figures,
         "load": load_figures,
         "feed": feed_figures,
         "bridge": bridge_figures,
@@ -88,11 +89,13 @@ def load_figures(bench: dict[str, Any]) -> list[str]:
             hits = seen["server"]["query_cache_hit_share"]
             cells += ["" if hits is None else f"{hits:.0%}", str(seen["shed_503"]), str(sum(seen["failed"].values()))]
             lines.append(f"| {one['pins']:,} | {rate} | " + " | ".join(cells) + " |")
-    lines += ["", "| pins | saturation, requests/s | asked past it | answered | shed | failed | recovery |", "|---" * 7 + "|"]
+    lines += ["", "| pins | saturation, requests/s | asked past it | answered | shed | failed | recovery | freshness of updates, p50 / p99 |", "|---" * 8 + "|"]
     for one in bench["settings"].values():
         past = one["past_saturation"]
         recovery = "not while watched" if past["recovery_s"] is None else f"{past['recovery_s']:g} s"
-        cells = [f"{past['answered_per_second']:.0f}/s", str(past["shed_503"]), str(sum(past["failed"].values())), recovery]
+        fresh = one.get("freshness_ms") or {}
+        freshness = f"{fresh['p50'] / 1000:.1f} / {fresh['p99'] / 1000:.1f} s" if fresh.get("p50") else ""
+        cells = [f"{past['answered_per_second']:.0f}/s", str(past["shed_503"]), str(sum(past["failed"].values())), recovery, freshness]
         lines.append(f"| {one['pins']:,} | {one['saturation_per_second']:.0f} | {past['asked_per_second']:.0f} | " + " | ".join(cells) + " |")
     return lines
 
@@ -181,6 +184,22 @@ def backfill_figures(backfill: dict[str, Any]) -> list[str]:
     two, load = backfill["two_workers_to_one"], backfill["load_before"][0]
     words = f"Two workers of one thread make {two['backfill']:.2f} of one, the encoder alone {two['encoder']:.2f}; starting and stopping take"
     return [*lines, "", f"{words} {backfill['start_s']:.0f} s. The machine's load before the run was {load:.1f}."]
+
+
+def rollout_figures(bench: dict[str, Any]) -> list[str]:
+    """What clients saw of a whole rollout, and how long its steps took."""
+    seen, clients, rate = bench["rollout"], bench["clients"], bench["writes_per_second"]
+    lost = ", ".join(f"{where}: {number}" for where, number in seen["missing_updates"].items())
+    lines = ["", f"| a whole rollout, {clients} clients asking all the time, {rate:g} writes/s | |", "|---|---|"]
+    for what, value in (
+        ("requests", f"{seen['requests']:,}"),
+        ("failed", f"{seen['failed']}"),
+        ("answers of no one model", f"{seen['mixed']} of {seen['scores_checked']:,} scores computed again"),
+        ("deleted pins that came back", f"{seen['resurrected']}"),
+        ("updates missing, by collection", lost),
+    ):
+        lines.append(f"| {what} | {value} |")
+    return lines + [f"| {name} | {seconds:.1f} s |" for name, seconds in seen["seconds"].items()]
 
 
 def feed_figures(feed: dict[str, Any]) -> list[str]:

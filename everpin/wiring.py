@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +16,7 @@ from embedder.onnx import OnnxEncoder
 from everpin import __version__
 from everpin.instruments import timed_encoder, timed_features, timed_index
 from everpin.owner import live_owner, owners, ownership, place
+from everpin.priority import behind, made_behind
 from everpin.settings import Settings
 from everpin.telemetry import Telemetry
 from index.edge import EdgePinIndex
@@ -138,19 +139,23 @@ class WorkerParts:
     index: PinIndex
     indexer: PinIndexer
     telemetry: Telemetry
+    prepare: Callable[[], None] | None
+    """To be called in the thread that indexes, before it does."""
 
 
 @contextmanager
 def worker_parts(settings: Settings) -> Iterator[WorkerParts]:
     """Open everything a worker needs, in the order in which failures are cheapest. Raises ArtifactError, Unavailable."""
-    encoder = build_encoder(settings)
+    answers_too = not settings.qdrant_url  # whoever searches an embedded index does so through this process and beside it
+    encoder = made_behind(lambda: build_encoder(settings)) if answers_too else build_encoder(settings)
     with open_index(settings, encoder.model_id, encoder.dimension, purpose="worker", own=True) as index:
         require_same_model(encoder, index)
         features = build_features(settings)
         try:
             telemetry = Telemetry(__version__, encoder.model_id)
             timed = timed_features(features, telemetry), timed_encoder(encoder, telemetry), timed_index(index, telemetry)
-            yield WorkerParts(settings, timed[1], timed[0], timed[2], PinIndexer(*timed, now_us, settings.vanished_limit), telemetry)
+            indexer = PinIndexer(*timed, now_us, settings.vanished_limit)
+            yield WorkerParts(settings, timed[1], timed[0], timed[2], indexer, telemetry, behind if answers_too else None)
         finally:
             features.close()
 

@@ -17,8 +17,10 @@ from pins.errors import ArtifactError, Unavailable, Unembeddable
 from pins.ports import Ask, Hit, PointWrite, Terms, Vector, Where
 
 T = TypeVar("T")
-INDEXED = dict.fromkeys(("v", "dead", "embedded", "outdated", *points.INTEGERS), "integer") | dict.fromkeys(points.KEYWORDS, "keyword")
-"""Payload fields that searches and guards filter on."""
+INDEXED = (
+    {"v": "float"} | dict.fromkeys(("dead", "embedded", "outdated", *points.INTEGERS), "integer") | dict.fromkeys(points.KEYWORDS, "keyword")
+)
+"""Payload fields that searches and guards filter on. An integer index passes over a damaged version with a fraction, which nothing could then replace."""
 FILLED_AT_ONCE = 500
 """Points per step of an upgrade."""
 
@@ -124,8 +126,10 @@ class QdrantPinIndex:
             made = self.dimension
             raise ArtifactError(f"collection {self._name} holds vectors of {size} dimensions, the model makes {made}; publish it under a new model_id")
         if self._client.init_options.get("location") != ":memory:":
-            for field in INDEXED.keys() - (there.payload_schema or {}).keys():
-                self._client.create_payload_index(self._name, field, models.PayloadSchemaType(INDEXED[field]))
+            kept = {field: index.data_type for field, index in (there.payload_schema or {}).items()}
+            for field, kind in INDEXED.items():
+                if kept.get(field) != kind:
+                    self._client.create_payload_index(self._name, field, models.PayloadSchemaType(kind))
         if points.TERMS not in (there.config.params.sparse_vectors or {}):
             self._add_terms()
         self._fill_terms()

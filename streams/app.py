@@ -95,7 +95,7 @@ class WorkerProcess:
         self.app = build_app(broker, group, datadir, config)
         self.topics = {name: self.app.topic(name, key_type=bytes, value_type=bytes) for name in (UPDATES, PARKED, DEAD, EMBEDDED, USER_ACTIONS)}
         limits = Limits(config.retry_budget_s, config.dead_letter_limit, config.park_delay_s, config.park_deadline_s)
-        self.worker = Worker(parts.indexer, self.send, Figures(parts, vitals), limits, now_us)
+        self.worker = Worker(parts.indexer, self.send, Figures(parts, vitals), limits, now_us, parts.prepare)
         self.action_worker = ActionWorker(self.worker, parts.features, parts.telemetry.observe_actions)
         self.parking: Parking[Any] = Parking(now_us, lambda event: event.ack())
         self._parked_paused = False

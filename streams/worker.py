@@ -81,9 +81,12 @@ class TooManyDeadLetters(EverpinError):
 class Worker:
     """Handles batches one at a time. The indexer runs in one thread of its own, so that heartbeats go on meanwhile."""
 
-    def __init__(self, indexer: PinIndexer, send: Send, observer: Observer, limits: Limits, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, indexer: PinIndexer, send: Send, observer: Observer, limits: Limits, clock: Callable[[], int], prepare: Callable[[], None] | None = None
+    ) -> None:
+        """`prepare` is called once, in the indexer's thread, before anything else is."""
         self.indexer, self.send, self.observer, self.limits, self.clock = indexer, send, observer, limits, clock
-        self._thread = ThreadPoolExecutor(1, "everpin-indexer")
+        self._thread = ThreadPoolExecutor(1, "everpin-indexer", prepare)
         self._dead_in_excess = 0
         self._silent: set[str] = set()
         self._retries = 0

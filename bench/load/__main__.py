@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -131,8 +131,13 @@ def setting(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         with running_system(config, logs[0]) as system, serving(config, logs[1]) as page:
             with writing(system, group, written, arguments.updates, arguments.changes) as writer:
                 found = asyncio.run(measured(page.url, filled, arguments))
-            found |= {"pins": len(filled.pins), "filled_s": round(filled_s, 1), "writer": writer, "index": system.status().get("index")}
+            found |= {"pins": len(filled.pins), "filled_s": round(filled_s, 1), "writer": writer, **_worker(system.status())}
         return found
+
+
+def _worker(status: Mapping[str, Any]) -> dict[str, Any]:
+    """What the worker says of the whole run: its freshness, from update to searchable, and its index."""
+    return {name: status.get(name) for name in ("freshness_ms", "index")}
 
 
 def main() -> None:

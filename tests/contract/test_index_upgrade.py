@@ -15,6 +15,7 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 from index import points
 from index.edge import EdgePinIndex
 from index.points import collection_name, point_id
+from index.qdrant import INDEXED as SERVER_INDEXED
 from index.qdrant import QdrantPinIndex, connect
 from index.shard import INDEXED
 from pins.changes import IndexedPin
@@ -191,3 +192,17 @@ def test_a_pin_that_changes_during_an_upgrade_keeps_its_new_words(monkeypatch: p
     index = QdrantPinIndex(client, MODEL, DIMENSION)
     assert found(index, "number3") == []
     assert [hit.pin_id for hit in found(index, "number4")] == ["p4"]
+
+
+def test_a_server_that_indexes_versions_as_integers_is_told_to_index_them_as_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, made = QdrantClient(":memory:"), []
+    QdrantPinIndex(client, MODEL, DIMENSION)
+    there = client.get_collection(collection_name(MODEL))
+    right = {field: models.PayloadIndexInfo(data_type=models.PayloadSchemaType(kind), points=0) for field, kind in SERVER_INDEXED.items()}
+    before = right | {"v": models.PayloadIndexInfo(data_type=models.PayloadSchemaType.INTEGER, points=0)}
+    monkeypatch.setitem(client.init_options, "location", None)  # the embedded client has no such indexes
+    monkeypatch.setattr(client, "create_payload_index", lambda *what: made.append(what))
+    for schema in (before, right):
+        monkeypatch.setattr(client, "get_collection", lambda name, schema=schema: there.model_copy(update={"payload_schema": schema}))
+        QdrantPinIndex(client, MODEL, DIMENSION)
+    assert made == [(collection_name(MODEL), "v", models.PayloadSchemaType.FLOAT)]
