@@ -13,17 +13,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
-NICE = 10
-"""A tenth of a usual thread's weight: under full load an encoder still moves on. Measured in docs/adr/0016-answers-first.md."""
 
 
-def behind() -> None:
-    """Put the calling thread, and threads that it starts, behind all others. Linux alone has this for a thread; elsewhere nothing is done."""
+def behind(nice: int) -> None:
+    """Put the calling thread, and threads that it starts, behind all others. Linux alone has this for a thread; elsewhere nothing is done.
+
+    `nice`: 0 to 19. At 10 a thread has a tenth of a usual one's weight, so under full load it still moves on (docs/adr/0016).
+    """
     if sys.platform == "linux":
-        os.nice(NICE)
+        os.nice(nice)
 
 
-def made_behind(make: Callable[[], T]) -> T:
+def made_behind(make: Callable[[], T], nice: int) -> T:
     """What `make` returns, made in a thread that is behind: so are the native threads that a model's session starts for its whole life."""
-    with ThreadPoolExecutor(1, "everpin-behind", initializer=behind) as thread:
+    with ThreadPoolExecutor(1, "everpin-behind", behind, (nice,)) as thread:
         return thread.submit(make).result()

@@ -27,6 +27,9 @@ class Settings(BaseSettings):
     registry: str = Field("", description="MLflow tracking URI of the model registry: a server, or sqlite:///FILE. Empty: SQLite below EVERPIN_HOME.")
     cosmetic: bool = Field(True, description="Keep the vector when a change is predicted to move it less than the student's bound.")
     threads: int = Field(2, ge=1, description="Cores one encoder run may use. With several workers on a machine: cores / workers.")
+    encoder_nice: int = Field(
+        10, ge=0, le=19, description="How far an embedded worker's encoding stands behind answers: niceness of its threads, on Linux. 0: not at all."
+    )
     batch_events: int = Field(128, ge=1, le=256, description="Most events taken at once. Larger batches wait longer and write cheaper.")
     batch_ms: int = Field(50, ge=1, description="Longest wait for a batch to fill, in milliseconds. It is part of every event's freshness.")
     retry_budget_s: float = Field(120.0, ge=0, description="How long a dead store is waited for before the worker stops un-acked, in seconds.")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 
 import httpx
@@ -139,15 +139,15 @@ class WorkerParts:
     index: PinIndex
     indexer: PinIndexer
     telemetry: Telemetry
-    prepare: Callable[[], None] | None
+    prepare: Callable[[], None]
     """To be called in the thread that indexes, before it does."""
 
 
 @contextmanager
 def worker_parts(settings: Settings) -> Iterator[WorkerParts]:
     """Open everything a worker needs, in the order in which failures are cheapest. Raises ArtifactError, Unavailable."""
-    answers_too = not settings.qdrant_url  # whoever searches an embedded index does so through this process and beside it
-    encoder = made_behind(lambda: build_encoder(settings)) if answers_too else build_encoder(settings)
+    nice = 0 if settings.qdrant_url else settings.encoder_nice  # whoever searches an embedded index does so through this process and beside it
+    encoder = made_behind(lambda: build_encoder(settings), nice)
     with open_index(settings, encoder.model_id, encoder.dimension, purpose="worker", own=True) as index:
         require_same_model(encoder, index)
         features = build_features(settings)
@@ -155,7 +155,7 @@ def worker_parts(settings: Settings) -> Iterator[WorkerParts]:
             telemetry = Telemetry(__version__, encoder.model_id)
             timed = timed_features(features, telemetry), timed_encoder(encoder, telemetry), timed_index(index, telemetry)
             indexer = PinIndexer(*timed, now_us, settings.vanished_limit)
-            yield WorkerParts(settings, timed[1], timed[0], timed[2], indexer, telemetry, behind if answers_too else None)
+            yield WorkerParts(settings, timed[1], timed[0], timed[2], indexer, telemetry, partial(behind, nice))
         finally:
             features.close()
 

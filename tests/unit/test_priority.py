@@ -6,7 +6,9 @@ import threading
 
 import pytest
 
-from everpin.priority import NICE, behind, made_behind
+from everpin.priority import behind, made_behind
+
+NICE = 7
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has a priority of a thread")
 
@@ -24,19 +26,19 @@ def test_what_is_made_behind_and_the_threads_that_it_starts_stand_behind_this_th
         child.join()
         return niceness()
 
-    assert made_behind(make) == min(before + NICE, 19)
+    assert made_behind(make, NICE) == min(before + NICE, 19)
     assert children == [min(before + NICE, 19)]
     assert niceness() == before
 
 
 def test_an_error_in_the_making_is_the_callers() -> None:
     with pytest.raises(ZeroDivisionError):
-        made_behind(lambda: 1 // 0)
+        made_behind(lambda: 1 // 0, NICE)
 
 
 def test_behind_is_of_the_calling_thread_alone() -> None:
     before, seen = niceness(), []
-    thread = threading.Thread(target=lambda: (behind(), seen.append(niceness())))
+    thread = threading.Thread(target=lambda: (behind(NICE), seen.append(niceness())))
     thread.start()
     thread.join()
     assert seen == [min(before + NICE, 19)]
