@@ -21,7 +21,7 @@ from surfaces.arrival import Limits
 from surfaces.connections import Bounded, server_options
 from surfaces.guard import guarded
 
-QUICK = Limits(head_s=0.3, body_s=0.3, write_s=0.3, idle_s=1, head_bytes=4000, target_bytes=4000, connections=4, body_bytes=100_000)
+QUICK = Limits(head_s=0.3, body_s=0.3, write_s=0.6, idle_s=1, head_bytes=4000, target_bytes=4000, connections=4, body_bytes=100_000)
 GET = b"GET /v1/map HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 PATIENCE_S = 10.0
