@@ -165,6 +165,7 @@ def test_killed_in_the_middle_it_goes_on_and_encodes_nothing_twice(config: Setti
     encoder = OnnxEncoder(open_artifact(CANDIDATE), 1)
     process = everpin_backfill(config)
     until(lambda: served(config, encoder.model_id) >= 32 or process.poll() is not None, "the backfill writes", PATIENCE_S)
+    process.send_signal(signal.SIGSTOP)  # or it might be done before its rival has begun
     rivals = everpin_backfill(config)
     rivals.communicate(timeout=PATIENCE_S)
     assert rivals.returncode == 2
