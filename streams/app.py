@@ -53,6 +53,9 @@ STOP_GRACE_S = 20.0
 DRAIN_S = 12.0
 """How long an orderly stop waits for the batch in hand. One that takes longer is redelivered: nothing of it is acknowledged."""
 CANNOT_START = 2
+METADATA_MAX_AGE_MS = 5_000
+"""How long a worker believes what it knows of the topics. The leader of a group that met a broker just started may know of none, and then gives
+every worker no partition at all: with the driver's five minutes the whole group stood still that long, and said that it was ready."""
 
 
 def build_app(broker: Broker, group: str, datadir: Path, config: Settings) -> faust.App:
@@ -73,6 +76,7 @@ def build_app(broker: Broker, group: str, datadir: Path, config: Settings) -> fa
         topic_allow_declare=False,  # `ensure_topics` makes them; the embedded broker makes its own
         consumer_auto_offset_reset="earliest",
         broker_session_timeout=10,
+        consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
         broker_heartbeat_interval=2,
         broker_rebalance_timeout=15,
         broker_commit_interval=1,

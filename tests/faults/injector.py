@@ -29,8 +29,8 @@ ZOMBIE_SESSIONS = (1.2, 1.6)
 AWAKE_S = 3.0
 """Time a zombie has, once awake, to write what it meant to write, before its slot meets the next fault."""
 OUTAGE_S = (4.0, 10.0)
-REACH_S = 240.0
-"""How long a fault waits for its worker to reach its point: on a busy machine a group of workers that are killed again and again takes minutes to settle."""
+REACH_S = 90.0
+"""How long a fault waits for its worker to reach its point."""
 ZOMBIE_POINTS = ("after_read", "mid_encode", "mid_write", "after_write", "before_ack")
 RANDOM, NOT_REACHED = "random moment", "not reached"
 
