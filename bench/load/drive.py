@@ -78,14 +78,16 @@ async def open_loop(wires: Wires, mix: Iterator[Asked], rate: float, seconds: fl
     seen = seen or Seen()
     gaps = Random(11)
     tasks: set[asyncio.Task[None]] = set()
-    started = due = time.perf_counter()
-    while due < started + seconds:
+    started, offset, asked = time.perf_counter(), 0.0, 0
+    while offset < seconds:
+        due = started + offset
         if (wait := due - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
         task = asyncio.create_task(seen.ask(wires, next(mix), due))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-        due += gaps.expovariate(rate) if poisson else 1 / rate
+        asked += 1
+        offset = offset + gaps.expovariate(rate) if poisson else asked / rate  # even times are not added up: their rounding would add a request
     await asyncio.gather(*tasks)
     return seen
 

@@ -57,7 +57,7 @@ def test_one_worker_on_the_embedded_parts_killed_and_frozen_loses_nothing(tmp_pa
 
 
 HOT, HOT_RATE, HOT_S, OTHERS = "hot-pin", 1000, 3, 60
-OTHERS_FRESH_MS = 12_000
+OTHERS_FRESH_MS = 5000
 """Far below the half minute that 3,000 embeds of the hot pin would take; far above what a busy test machine adds."""
 
 
