@@ -26,7 +26,7 @@ from everpin.owner import Owner, announce, place
 from everpin.settings import Settings
 from everpin.wiring import build_features, find_broker, now_us, open_index, worker_group
 from index.edge import EdgePinIndex
-from index.loopback import routes
+from index.owner_routes import offer
 from pins.errors import EverpinError, Unavailable
 from pins.ports import PinIndex
 
@@ -281,7 +281,7 @@ def _alone(files: Files) -> Iterator[None]:
 def _served(index: EdgePinIndex, config: Settings) -> Iterator[str]:
     """The collection that this process owns, for its workers and whoever else reads it."""
     app = FastAPI()
-    app.include_router(routes(index))
+    offer(app, index)
     with listening(app, 0) as url:
         announce(place(config.home, index.model_id), Owner(os.getpid(), url, purpose=PURPOSE))
         yield url

@@ -33,7 +33,8 @@ from everpin.exports.writing import Wanted, write_export
 from everpin.wiring import now_us
 from index.edge import EdgePinIndex
 from index.edge_requests import point
-from index.loopback import LoopbackPinIndex, routes
+from index.loopback import LoopbackPinIndex
+from index.owner_routes import offer
 from pins.changes import IndexedPin
 from pins.ports import PointWrite
 
@@ -134,7 +135,7 @@ def through_an_owner(name: str, home: Path, count: int) -> dict[str, Any]:
 
     index = EdgePinIndex(home, MODEL_ID, DIMENSION)
     app = FastAPI()
-    app.include_router(routes(index))
+    offer(app, index)
     with listening(app, 0) as url:
         found = in_a_process(name, home, count, url)
     index.close()

@@ -39,7 +39,8 @@ from everpin.settings import Settings
 from everpin.wiring import build_artifact, build_features, lazy_encoder, open_index
 from index import points
 from index.edge import EdgePinIndex
-from index.loopback import LoopbackPinIndex, routes
+from index.loopback import LoopbackPinIndex
+from index.owner_routes import offer
 from pins.changes import IndexedPin, fingerprint, surface_fields
 from pins.features import VIEWS
 from pins.indexer import feature_rows
@@ -165,7 +166,7 @@ def through_an_owner(home: Path, count: int) -> dict[str, Any]:
     manifest = build_artifact(config).manifest
     index = EdgePinIndex(config.index_home, manifest.model_id, manifest.dimension)
     app = FastAPI()
-    app.include_router(routes(index))
+    offer(app, index)
     with listening(app, 0) as url:
         found = in_a_process(home, count, url)
     index.close()

@@ -19,7 +19,7 @@ from everpin import __version__
 from everpin.sockets import bound
 from everpin.telemetry import STORES
 from everpin.wiring import WorkerParts
-from index.loopback import routes
+from index.owner_routes import offer
 from pins.errors import Unavailable
 
 MODEL_FILE = "model.onnx"
@@ -88,7 +88,7 @@ class Vitals:
 def worker_app(parts: WorkerParts, vitals: Vitals) -> FastAPI:
     """The routes of one worker."""
     app = FastAPI(title="Everpin worker", version=__version__)
-    app.include_router(routes(parts.index))
+    offer(app, parts.index)
     telemetry, manifest = parts.telemetry, parts.encoder.manifest
     vitals.stores = telemetry.stores
     telemetry.ready.set_function(lambda: float(vitals.ready))

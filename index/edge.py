@@ -19,7 +19,7 @@ import qdrant_edge as edge
 
 from index import points
 from index.bodies import Bodies, Body
-from index.edge_requests import bare, has, point, unchanged_since_read, uuid, vector_of
+from index.edge_requests import bare, has, point, unchanged_since_read, vector_of
 from index.shard import COPIED_AT_ONCE, FreshCopy, open_shard, swap
 from pins.changes import IndexedPin
 from pins.errors import EverpinError, Unavailable
@@ -71,8 +71,7 @@ class EdgePinIndex:
         return points.answers(asks, lambda worth: self._call(lambda: self._found(worth)))
 
     def vectors(self, pin_ids: Sequence[str]) -> Mapping[str, Vector]:
-        found = self._call(lambda: self._shard.retrieve([uuid(pin_id) for pin_id in pin_ids], False, [points.VECTOR]))
-        vectors = {pin_id: vector_of(p.vector) for pin_id, p in points.by_pin(pin_ids, found).items()}
+        vectors = {pin_id: vector_of(p.vector) for pin_id, p in self._retrieve(pin_ids, False, [points.VECTOR]).items()}
         return {pin_id: vector for pin_id, vector in vectors.items() if vector is not None}
 
     def page(self, cursor: str = "", limit: int = 1000) -> tuple[Sequence[IndexedPin], str]:
@@ -155,15 +154,18 @@ class EdgePinIndex:
     def _found(self, asks: Sequence[Ask]) -> list[list[points.Found]]:
         """Ids and scores from the engine, and bodies from memory where an answer showed them already: reading them is most of a search's time."""
         batches = [[(p.id, p.score) for p in found] for found in self._shard.query_batch(edge.QueryBatchRequest([bare(ask) for ask in asks]))]
-        bodies = self._bodies.of({point for found in batches for point, _ in found}, self._read_bodies)
-        return [[(score, *bodies[point]) for point, score in found] for found in batches]
+        bodies = self._bodies.of((point for found in batches for point, _ in found), self._read_bodies)
+        return [[(score, bodies[point.int]) for point, score in found] for found in batches]
 
-    def _read_bodies(self, ids: list[UUID]) -> Mapping[UUID, Body]:
-        return {p.id: (p.payload or {}, vector_of(p.vector)) for p in self._shard.retrieve(ids, list(points.SHOWN), [points.VECTOR])}
+    def _read_bodies(self, ids: list[UUID]) -> Mapping[int, Body]:
+        return {p.id.int: points.shown(p.payload or {}, vector_of(p.vector)) for p in self._shard.retrieve(ids, list(points.SHOWN), [points.VECTOR])}
 
     def _payloads(self, pin_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        found = self._call(lambda: self._shard.retrieve([uuid(pin_id) for pin_id in pin_ids], True, False))
-        return {pin_id: dict(p.payload or {}) for pin_id, p in points.by_pin(pin_ids, found).items()}
+        return {pin_id: dict(p.payload or {}) for pin_id, p in self._retrieve(pin_ids, True, False).items()}
+
+    def _retrieve(self, pin_ids: Sequence[str], *what: Any) -> dict[str, Any]:
+        ids = {points.point_uuid(pin_id): pin_id for pin_id in pin_ids}
+        return points.by_pin(ids, self._call(lambda: self._shard.retrieve(list(ids), *what)))
 
     def _records(self, vectors: bool) -> Iterator[Sequence[Any]]:
         offset, limit = None, COPIED_AT_ONCE if vectors else 1000

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 import qdrant_edge as edge
 
@@ -17,7 +16,7 @@ def point(write: PointWrite, kept: Vector | None, mark: str) -> Any:
     vector = kept if write.keep_vector else write.vector
     stored = points.payload(write.record, mark) | {"embedded": int(vector is not None)}
     vectors: dict[str, Any] = {} if vector is None else {points.VECTOR: vector.tolist()}
-    return edge.Point(id=uuid(write.record.pin_id), vector=vectors | named_terms(points.terms(stored)), payload=stored)
+    return edge.Point(id=points.point_uuid(write.record.pin_id), vector=vectors | named_terms(points.terms(stored)), payload=stored)
 
 
 def named_terms(terms: Terms) -> dict[str, Any]:
@@ -39,7 +38,7 @@ def unchanged_since_read(writes: Sequence[PointWrite]) -> Any:
     """Matches exactly the stored points that are still the ones each write was decided on; new ids are always inserted."""
     clauses: list[Any] = [edge.FieldCondition(key="v", range=edge.RangeFloat(lt=0))]  # matches nothing, so the filter is never empty
     for write in writes:
-        mine = edge.HasIdCondition({uuid(write.record.pin_id)})
+        mine = edge.HasIdCondition({points.point_uuid(write.record.pin_id)})
         if write.expected_v:
             still = edge.RangeFloat(gte=write.expected_v, lte=write.expected_v)
             clauses.append(edge.Filter(must=[mine, edge.FieldCondition(key="v", range=still)]))
@@ -53,18 +52,13 @@ def matching(where: Where) -> Any:
     must = [has(f"fields.{key}", value) for key, value in points.equalities(where)]
     if where.created_since_us is not None:
         must.append(edge.FieldCondition(key="fields.created_at_us", range=edge.RangeFloat(gte=where.created_since_us)))
-    without = [edge.HasIdCondition({uuid(pin_id) for pin_id in where.without})] if where.without else []
+    without = [edge.HasIdCondition({points.point_uuid(pin_id) for pin_id in where.without})] if where.without else []
     return edge.Filter(must=must, must_not=[has("dead", 1), *without])
 
 
 def has(key: str, value: str | int) -> Any:
     """One field holds this value."""
     return edge.FieldCondition(key=key, match=edge.MatchValue(value))
-
-
-def uuid(pin_id: str) -> UUID:
-    """The point's id as the engine takes it."""
-    return UUID(points.point_id(pin_id))
 
 
 def vector_of(stored: Any) -> Vector | None:

@@ -36,7 +36,7 @@ class Held:
             fresh = {hit.pin_id: replace(hit, vector=None if hit.vector is None else hit.vector.copy()) for hit in self._read(missing)}
             bodies |= fresh
             self._keep(fresh)
-        return [[replace(bodies[pin_id], score=score) for pin_id, _, score in answer if pin_id in bodies] for answer in answers]
+        return [[bodies[pin_id].scored(score) for pin_id, _, score in answer if pin_id in bodies] for answer in answers]
 
     def _known(self, named: dict[str, int]) -> dict[str, Hit]:
         found = {}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeVar
 from uuid import UUID, uuid5
 
 import numpy as np
@@ -15,6 +16,7 @@ from pins.errors import Unembeddable
 from pins.lexical import terms_of_text
 from pins.ports import Ask, Hit, PointWrite, Terms, Vector, Where
 
+T = TypeVar("T")
 VECTOR = "text"
 """Name of the dense vector in every collection."""
 TERMS = "terms"
@@ -28,8 +30,10 @@ SHOWN = ("pin_id", "v", "fields", "refused")
 """What a hit shows of a payload."""
 MAX_V = 2**53
 """Range filters compare in float64: a larger version could not be told from its neighbour."""
-Found = tuple[float, Mapping[str, Any], Vector | None]
-"""One point of an answer: score, payload, vector."""
+Found = tuple[float, Hit | None]
+"""One point of an answer: its score, and what it shows."""
+IDS = 1 << 16
+"""Point ids that are kept: making one takes longer than anything else that is done with it."""
 _NAMESPACE = UUID("6f0c7a3e-5f0e-5d1c-9c1b-3f1a8f2b7e55")
 
 
@@ -38,9 +42,15 @@ def collection_name(model_id: str) -> str:
     return f"pins__{model_id}"
 
 
-def point_id(pin_id: str) -> str:
+@lru_cache(IDS)
+def point_uuid(pin_id: str) -> UUID:
     """The point's id: a UUIDv5 of the pin id."""
-    return str(uuid5(_NAMESPACE, pin_id))
+    return uuid5(_NAMESPACE, pin_id)
+
+
+def point_id(pin_id: str) -> str:
+    """The point's id as text."""
+    return str(point_uuid(pin_id))
 
 
 def nonce() -> str:
@@ -70,20 +80,22 @@ def payload(record: IndexedPin, mark: str) -> dict[str, Any]:
     }
 
 
-def by_pin(pin_ids: Sequence[str], found: Iterable[Any]) -> dict[str, Any]:
-    """Engine points by the pin ids they were asked for; their payload may be damaged, their id is not."""
-    asked = {point_id(pin_id): pin_id for pin_id in pin_ids}
-    return {asked[str(point.id)]: point for point in found}
+def by_pin(asked: Mapping[T, str], found: Iterable[Any]) -> dict[str, Any]:
+    """Engine points by the pin ids they were asked for, which `asked` has by their points' ids; their payload may be damaged, their id is not."""
+    return {asked[point.id]: point for point in found}
+
+
+def shown(body: Mapping[str, Any], vector: Vector | None) -> Hit | None:
+    """The hit of a point, of no score yet; None where the payload lost its pin id: it cannot be shown."""
+    pin_id = body.get("pin_id")
+    if not isinstance(pin_id, str) or not pin_id:
+        return None
+    return Hit(pin_id, 0.0, _dict(body.get("fields")), _int(body.get("v")), vector, str(body.get("refused") or ""))
 
 
 def hits(found: Iterable[Found]) -> list[Hit]:
-    """Engine results as hits, best first, ties by pin id; a point whose payload lost its pin id cannot be shown."""
-    shown = [
-        Hit(pin_id, score, _dict(body.get("fields")), _int(body.get("v")), vector, str(body.get("refused") or ""))
-        for score, body, vector in found
-        if isinstance(pin_id := body.get("pin_id"), str) and pin_id
-    ]
-    return sorted(shown, key=lambda hit: (-hit.score, hit.pin_id))
+    """Engine results as hits, best first, ties by pin id."""
+    return sorted((hit.scored(score) for score, hit in found if hit is not None), key=lambda hit: (-hit.score, hit.pin_id))
 
 
 def terms(stored: Mapping[str, Any]) -> Terms:

@@ -17,9 +17,7 @@ from pins.errors import ArtifactError, Unavailable, Unembeddable
 from pins.ports import Ask, Hit, PointWrite, Terms, Vector, Where
 
 T = TypeVar("T")
-INDEXED = (
-    {"v": "float"} | dict.fromkeys(("dead", "embedded", "outdated", *points.INTEGERS), "integer") | dict.fromkeys(points.KEYWORDS, "keyword")
-)
+INDEXED = {"v": "float"} | dict.fromkeys(("dead", "embedded", "outdated", *points.INTEGERS), "integer") | dict.fromkeys(points.KEYWORDS, "keyword")
 """Payload fields that searches and guards filter on. An integer index passes over a damaged version with a fraction, which nothing could then replace."""
 FILLED_AT_ONCE = 500
 """Points per step of an upgrade."""
@@ -60,13 +58,12 @@ class QdrantPinIndex:
     def ask(self, asks: Sequence[Ask]) -> Sequence[Sequence[Hit]]:
         def run(worth: Sequence[Ask]) -> list[list[points.Found]]:
             found = self._call(lambda: self._client.query_batch_points(self._name, [_query(ask) for ask in worth]))
-            return [[(p.score, _payload(p), _vector(p.vector)) for p in one.points] for one in found]
+            return [[(p.score, points.shown(_payload(p), _vector(p.vector))) for p in one.points] for one in found]
 
         return points.answers(asks, run)
 
     def vectors(self, pin_ids: Sequence[str]) -> Mapping[str, Vector]:
-        found = self._retrieve(pin_ids, with_vectors=[points.VECTOR])
-        vectors = {pin_id: _vector(p.vector) for pin_id, p in points.by_pin(pin_ids, found).items()}
+        vectors = {pin_id: _vector(p.vector) for pin_id, p in self._retrieve(pin_ids, with_vectors=[points.VECTOR]).items()}
         return {pin_id: vector for pin_id, vector in vectors.items() if vector is not None}
 
     def page(self, cursor: str = "", limit: int = 1000) -> tuple[Sequence[IndexedPin], str]:
@@ -174,12 +171,13 @@ class QdrantPinIndex:
         found, following = self._call(lambda: self._client.scroll(self._name, which, limit=limit, offset=cursor or None, **asked))
         return found, str(following or "")
 
-    def _retrieve(self, pin_ids: Sequence[str], *, with_vectors: bool | list[str]) -> list[Any]:
-        ids = [points.point_id(pin_id) for pin_id in pin_ids]
-        return self._call(lambda: self._client.retrieve(self._name, ids, with_payload=True, with_vectors=with_vectors)) if ids else []
+    def _retrieve(self, pin_ids: Sequence[str], *, with_vectors: bool | list[str]) -> dict[str, Any]:
+        ids = {points.point_id(pin_id): pin_id for pin_id in pin_ids}
+        found = self._call(lambda: self._client.retrieve(self._name, list(ids), with_payload=True, with_vectors=with_vectors)) if ids else []
+        return points.by_pin(ids, found)
 
     def _payloads(self, pin_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        return {pin_id: _payload(p) for pin_id, p in points.by_pin(pin_ids, self._retrieve(pin_ids, with_vectors=False)).items()}
+        return {pin_id: _payload(p) for pin_id, p in self._retrieve(pin_ids, with_vectors=False).items()}
 
     def _call(self, act: Callable[[], T]) -> T:
         try:

@@ -29,6 +29,10 @@ class Hit:
     vector: Vector | None = None
     refused: str = ""
 
+    def scored(self, score: float) -> Hit:
+        """The same pin with another score."""
+        return Hit(self.pin_id, score, self.fields, self.v, self.vector, self.refused)
+
 
 @dataclass(frozen=True, slots=True)
 class PointWrite:

@@ -9,13 +9,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
+
+from index.owner_routes import offer
+from pins.ports import PinIndex
 
 
 @contextmanager
-def serving(router: APIRouter) -> Iterator[str]:
+def serving(index: PinIndex) -> Iterator[str]:
+    """What the owner of an index answers; its URL."""
     app = FastAPI()
-    app.include_router(router)
+    offer(app, index)
     with hosted(app) as url:
         yield url
 

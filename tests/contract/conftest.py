@@ -12,7 +12,7 @@ import pytest
 from qdrant_client import QdrantClient
 
 from index.edge import EdgePinIndex
-from index.loopback import LoopbackPinIndex, routes
+from index.loopback import LoopbackPinIndex
 from index.qdrant import QdrantPinIndex, connect
 from pins.ports import PinIndex, PointWrite
 from tests.contract.records import DIMENSION, MODEL
@@ -72,7 +72,7 @@ def empty_qdrant(qdrant_url: str) -> str:
 
 def _read_through(folder: Path) -> Iterator[PinIndex]:
     owner = EdgePinIndex(folder, MODEL, DIMENSION)
-    with serving(routes(owner)) as url:
+    with serving(owner) as url:
         made = ReadThrough(httpx.Client(base_url=url, timeout=30), owner)
         yield made
         made.close()

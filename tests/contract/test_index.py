@@ -10,7 +10,7 @@ import pytest
 from qdrant_client import QdrantClient
 
 from index.edge import EdgePinIndex
-from index.loopback import LoopbackPinIndex, routes
+from index.loopback import LoopbackPinIndex
 from index.qdrant import QdrantPinIndex, connect
 from pins.errors import ArtifactError, Unavailable, Unembeddable
 from pins.ports import PinIndex, PointWrite, Where
@@ -215,7 +215,7 @@ def test_the_loopback_reads_what_the_owner_wrote(tmp_path: Path) -> None:
     owner = EdgePinIndex(tmp_path, MODEL, DIMENSION)
     put(owner, "p1", 3, seed=1, fields={"lang": "en", "category": "food"})
     put(owner, "p2", 4, seed=2, fields={"lang": "de", "category": "food"})
-    with serving(routes(owner)) as url, httpx.Client(base_url=url) as client:
+    with serving(owner) as url, httpx.Client(base_url=url) as client:
         _read_through(owner, client)
     with httpx.Client(base_url=url) as client, pytest.raises(Unavailable, match="owns the index"):
         LoopbackPinIndex(client, MODEL)

@@ -49,7 +49,7 @@ def test_no_payload_whatever_is_in_it_keeps_a_record_from_being_read(damage: dic
     found = points.record("p", points.payload(record("p"), "mark") | damage)
     assert found.v >= 0
     assert isinstance(found.fields, dict)
-    shown = points.hits([(0.5, {"pin_id": "p"} | damage, None)])
+    shown = points.hits([(0.5, points.shown({"pin_id": "p"} | damage, None))])
     named = damage.get("pin_id", "p")
     assert [hit.pin_id for hit in shown] == ([named] if isinstance(named, str) and named else [])
 

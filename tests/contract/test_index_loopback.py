@@ -21,7 +21,8 @@ from index.bodies import Bodies, Body
 from index.connections import Connections
 from index.edge import EdgePinIndex
 from index.held import Held
-from index.loopback import MOST_WRITES, PACKED, WRITTEN_AT_ONCE, LoopbackPinIndex, routes
+from index.loopback import WRITTEN_AT_ONCE, LoopbackPinIndex
+from index.owner_routes import MOST_WRITES, PACKED
 from index.wire import pack_answers, pack_asks, pack_writes, unpack_answers, unpack_asks, unpack_writes
 from pins.changes import IndexedPin
 from pins.errors import Unavailable, Unembeddable
@@ -76,7 +77,7 @@ def owned(folder: Path) -> Iterator[tuple[EdgePinIndex, str]]:
     owner = EdgePinIndex(folder, MODEL, DIMENSION)
     put(owner, "p", seed=1, text="a red chair")
     put(owner, "q", seed=2, text="a blue chair")
-    with serving(routes(owner)) as url:
+    with serving(owner) as url:
         yield owner, url
     owner.close()
 
@@ -100,7 +101,7 @@ def test_a_connection_that_the_owner_closed_meanwhile_costs_nothing(tmp_path: Pa
         remote = LoopbackPinIndex(httpx.Client(base_url=url, timeout=30), MODEL)
         assert remote.search(vector(1), 1)[0].pin_id == "p"
         for kept in remote._connections._idle:
-            kept.sock.shutdown(socket.SHUT_RDWR)
+            kept.socket.shutdown(socket.SHUT_RDWR)
         assert remote.search(vector(2), 1)[0].pin_id == "q"
     with pytest.raises(Unavailable, match=r"does not answer /index/ask.*everpin status"):
         remote.search(vector(2), 1)
@@ -133,22 +134,22 @@ def test_what_the_owner_refuses_or_cannot_do_is_said(tmp_path: Path, monkeypatch
 def test_bodies_are_read_once_held_up_to_a_limit_and_forgotten_when_written() -> None:
     bodies, asked = Bodies(held=3), []
 
-    def read(ids: list[UUID]) -> dict[UUID, Body]:
+    def read(ids: list[UUID]) -> dict[int, Body]:
         asked.extend(ids)
-        return {one: ({"n": one.int}, None) for one in ids}
+        return {one.int: Hit(f"p{one.int}", 0.0, {}) for one in ids}
 
     ids = [UUID(int=n) for n in range(5)]
-    assert bodies.of(ids[:3], read) == {one: ({"n": one.int}, None) for one in ids[:3]}
-    assert bodies.of([ids[0]], read).keys() == {ids[0]}
+    assert bodies.of([*ids[:3], ids[0]], read) == {n: Hit(f"p{n}", 0.0, {}) for n in range(3)}
+    assert bodies.of([ids[0]], read).keys() == {0}
     assert asked == ids[:3]
-    assert bodies.of([ids[3]], read).keys() == {ids[3]}
-    assert bodies.of([ids[0], ids[2], ids[3]], read).keys() == {ids[0], ids[2], ids[3]}
+    assert bodies.of([ids[3]], read).keys() == {3}
+    assert bodies.of([ids[0], ids[2], ids[3]], read).keys() == {0, 2, 3}
     assert asked == ids[:4]
-    assert bodies.of([ids[1]], read).keys() == {ids[1]}
+    assert bodies.of([ids[1]], read).keys() == {1}
     bodies.forget([ids[1], ids[4]])
     bodies.of([ids[1]], read)
     assert asked == [*ids[:4], ids[1], ids[1]]
-    assert bodies.of(ids, read).keys() == set(ids)
+    assert bodies.of(ids, read).keys() == set(range(5))
 
 
 def test_answers_are_of_one_version_of_a_pin_while_it_is_written(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from index.edge import EdgePinIndex
-from index.loopback import MOST_POINTS, LoopbackPinIndex, routes
+from index.loopback import LoopbackPinIndex
+from index.owner_routes import MOST_POINTS
 from index.wire import pack_points, unpack_points
 from pins.changes import IndexedPin
 from pins.errors import Unavailable
@@ -72,7 +73,7 @@ def test_points_travel_whole() -> None:
 def test_an_owner_refuses_a_page_that_would_hold_it_up_and_a_reader_does_not_ask_for_one(tmp_path: Path) -> None:
     owner = EdgePinIndex(tmp_path, MODEL, DIMENSION)
     put(owner, "p")
-    with serving(routes(owner)) as url, httpx.Client(base_url=url, timeout=30) as client:
+    with serving(owner) as url, httpx.Client(base_url=url, timeout=30) as client:
         for asked in ({"limit": MOST_POINTS + 1}, {"limit": 0}, {"limit": "5"}, {"newer_than": 1.5}, {"cursor": 3}, {"bare": 1}, {"colour": "red"}):
             body = {"cursor": "", "limit": 5, "newer_than": 0, "bare": False} | asked
             assert client.post("/index/points", json=body).status_code == 400, asked

@@ -26,7 +26,7 @@ from everpin.owner import Owner, announce, live_owner, ownership, place
 from everpin.settings import SHIPPED_MODEL, Settings
 from everpin.wiring import now_us
 from index.edge import EdgePinIndex
-from index.loopback import routes
+from index.owner_routes import offer
 from pins.errors import Unembeddable
 from pins.events import PinDeleted, PinEvent, PinUpdated
 from pins.features import FeatureRow
@@ -95,7 +95,7 @@ def owned(config: Settings, encoder: OnnxEncoder) -> Iterator[EdgePinIndex]:
     with ownership(folder, "test"):
         index = Refusing(config.index_home, encoder.model_id, encoder.dimension)
         app = FastAPI()
-        app.include_router(routes(index))
+        offer(app, index)
         with listening(app, 0) as url:
             announce(folder, Owner(os.getpid(), url, purpose="test"))
             yield index

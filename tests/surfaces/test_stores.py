@@ -14,7 +14,7 @@ from everpin.serving import EmbeddedStores, LiveModels, ServerStores, open_store
 from everpin.settings import Settings
 from everpin.wiring import build_encoder
 from index.edge import EdgePinIndex
-from index.loopback import LoopbackPinIndex, routes
+from index.loopback import LoopbackPinIndex
 from index.qdrant import connect
 from index.rollout import QdrantAlias
 from pins.errors import Unavailable
@@ -98,7 +98,7 @@ def test_beside_an_owner_the_index_is_read_through_it_and_found_again_when_it_mo
         index = EdgePinIndex(config.index_home, "everpin-l6-v1", 384)
         fill(index, config)
         with ExitStack() as stack:
-            with serving(routes(index)) as url:
+            with serving(index) as url:
                 announce(mine, Owner(1, url))
                 stores = open_stores(config, stack)
                 assert isinstance(stores, EmbeddedStores)
@@ -108,7 +108,7 @@ def test_beside_an_owner_the_index_is_read_through_it_and_found_again_when_it_mo
                 encoder = live.now.encoder
             with pytest.raises(Unavailable):
                 best(live)
-            with serving(routes(index)) as url:
+            with serving(index) as url:
                 announce(mine, Owner(1, url))
                 live.refresh()
                 assert best(live) == "food-001"
