@@ -96,12 +96,13 @@ class Rollouts:
         pins, done = (_pins(self.counts(model_id)) for model_id in (rollout.previous, rollout.candidate))
         return Readiness(pins or 0, done or 0, None if done is None else self._lag(rollout.candidate), self._gate(rollout.candidate))
 
-    def canary(self, share: float) -> Rollout:
-        """Let the candidate answer this share of the units. Raises Refused with every reason."""
+    def canary(self, share: float, *, interleave: bool = False) -> Rollout:
+        """Let the candidate answer this share of the units, or draft their searches from both models; 0 ends either. Raises Refused with every reason."""
         rollout = self.required()
         if share and self.place.live() != rollout.candidate:
             self._require(rollout)
-        return self.change(lambda now: now if now.share == share else now.changed(share=share))
+        drafts = interleave and share > 0
+        return self.change(lambda now: now if (now.share, now.interleave) == (share, drafts) else now.changed(share=share, interleave=drafts))
 
     def cut_over(self) -> Rollout:
         """Move the alias to the candidate, which ends canary and bridge. Raises Refused with every reason; the alias is then where it was."""
@@ -113,7 +114,7 @@ class Rollouts:
             lambda now: (
                 now
                 if now.cut_over_us > now.rolled_back_us and not now.share and not now.bridge
-                else now.changed(cut_over_us=max(self._clock(), now.rolled_back_us + 1), share=0.0, bridge="")
+                else now.without_canary(cut_over_us=max(self._clock(), now.rolled_back_us + 1))
             )
         )
 
@@ -126,7 +127,7 @@ class Rollouts:
             self.place.alias.point(rollout.previous)
         return self.change(
             lambda now: (
-                now.changed(rolled_back_us=max(self._clock(), now.cut_over_us + 1), share=0.0, bridge="")
+                now.without_canary(rolled_back_us=max(self._clock(), now.cut_over_us + 1))
                 if now.share or now.bridge or now.cut_over_us > now.rolled_back_us
                 else now
             )
@@ -147,7 +148,7 @@ class Rollouts:
         left = hold_s - (self._clock() - moved) / 1e6 if moved else 0.0
         if left > 0 and not rollout.retiring:
             raise Refused(f"the alias moved {hold_s - left:.0f} s ago; {model_id} is kept for {left:.0f} s more, so that a roll-back stays possible")
-        self.change(lambda now: now if now.retiring == model_id else now.changed(retiring=model_id, share=0.0, bridge=""))
+        self.change(lambda now: now if now.retiring == model_id else now.without_canary(retiring=model_id))
         with ExitStack() if self.config.qdrant_url else self._alone(model_id, wait_s):
             self.place.alias.drop(model_id)
         ended = self.required()

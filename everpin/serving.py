@@ -38,8 +38,8 @@ QUERY_THREADS = 1
 REFRESH_S = 0.5
 """How often the alias is read. A cut-over is served within this time and the opening of the model's folder."""
 OWNER_TIMEOUT_S = 10.0
-Arm = Literal["", "control", "candidate"]
-"""Which side of a canary an answer is of; empty while there is none."""
+Arm = Literal["", "control", "candidate", "interleaved"]
+"""Which side of a canary an answer is of, or that it is drafted from both; empty where it is part of no experiment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +74,25 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """The candidate of a rollout that answers a `share` (0 to 1) of the traffic."""
+    """The candidate of a rollout that answers a `share` (0 to 1) of the traffic; with `interleave` that share of searches is drafted from both models."""
 
     served: Served
     share: float
+    interleave: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which model answers a request, and for a request during a canary the side it fell on, the experiment (the candidate's id) and its share."""
+    """Which model answers a request, and for a request during a canary the side it fell on, the experiment (the candidate's id) and its share.
+
+    `beside`: the candidate, where the answer is to be drafted from its ranking too.
+    """
 
     served: Served
     arm: Arm = ""
     experiment: str = ""
     share: float | None = None
+    beside: Served | None = None
 
 
 class Stores(Protocol):
@@ -182,13 +187,19 @@ class LiveModels:
         except Unavailable:
             return None
 
-    def answering(self, unit: str) -> Choice:
-        """Who answers this unit (a user, or a query or pin where no user is known): the live model, or the canary for its share of the units."""
+    def answering(self, unit: str, *, drafts: bool = False) -> Choice:
+        """Who answers this unit (a user, or a query or pin where no user is known): the live model, or the canary for its share of the units.
+
+        `drafts`: this surface can draft an answer from two rankings. While the canary is an interleaved one, every other is the live model's alone.
+        """
         now, canary = self.now, self.canary
         if canary is None or canary.served is now:
             return Choice(now)
         experiment = canary.served.model_id
-        if in_canary(unit, experiment, canary.share):
+        in_share = in_canary(unit, experiment, canary.share)
+        if canary.interleave:
+            return Choice(now, "interleaved", experiment, canary.share, canary.served) if drafts and in_share else Choice(now)
+        if in_share:
             return Choice(canary.served, "candidate", experiment, canary.share)
         return Choice(now, "control", experiment, canary.share)
 
@@ -242,7 +253,7 @@ class LiveModels:
         except EverpinError as error:
             self.canary = None
             return str(error) if rollout.share else ""
-        self.canary = Canary(candidate, rollout.share) if rollout.share and candidate is not self.now else None
+        self.canary = Canary(candidate, rollout.share, rollout.interleave) if rollout.share and candidate is not self.now else None
         return ""
 
     def _over_bridge(self, live: Served, rollout: Rollout | None) -> Served:

@@ -24,9 +24,10 @@ class Rollout:
     """What is kept of a rollout. Times are epoch microseconds, 0 for not yet; `version` counts its changes.
 
     `previous`: the model that was live when it began, and that a roll-back returns to. `share`: what the candidate answers of the traffic before
-    the cut-over, 0 to 1. `bridge`: digest of the bridge over which the candidate reads queries for the collection of `previous`, empty for none.
-    `filled_us`: when the backfill had looked at every pin; `missed_us`: when events may have passed the
-    candidate by since then, so that it has to look again. `retiring`: the model whose collection is being dropped.
+    the cut-over, 0 to 1; with `interleave` searches of that share are drafted from both models' rankings instead. `bridge`: digest of the bridge
+    over which the candidate reads queries for the collection of `previous`, empty for none. `filled_us`: when the backfill had looked at every pin;
+    `missed_us`: when events may have passed the candidate by since then, so that it has to look again. `retiring`: the model whose collection is
+    being dropped.
     """
 
     candidate: str
@@ -41,6 +42,7 @@ class Rollout:
     rolled_back_us: int = 0
     retiring: str = ""
     bridge: str = ""
+    interleave: bool = False
 
     def phase(self, live: str) -> Phase:
         """Where the rollout is, given the model that the alias names."""
@@ -71,6 +73,10 @@ class Rollout:
     def changed(self, **changes: Any) -> Rollout:
         """The next version."""
         return replace(self, **changes, version=self.version + 1)
+
+    def without_canary(self, **changes: Any) -> Rollout:
+        """The next version, with nothing left of canary and bridge."""
+        return self.changed(share=0.0, interleave=False, bridge="", **changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +131,9 @@ def read(data: Mapping[str, Any]) -> Rollout:
         raise ArtifactError(f"the state of the rollout is damaged: {error}") from error
     numbers = rollout.started_us, rollout.version, rollout.filled_us, rollout.missed_us, rollout.cut_over_us, rollout.rolled_back_us
     texts = rollout.candidate, rollout.previous, rollout.retiring, rollout.bridge
+    switches = rollout.paused, rollout.interleave
     share_is_one = isinstance(rollout.share, int | float) and 0 <= rollout.share <= 1
-    if not (all(isinstance(one, int) for one in numbers) and all(isinstance(one, str) for one in texts) and share_is_one and isinstance(rollout.paused, bool)):
+    kinds = (numbers, int), (texts, str), (switches, bool)
+    if not (share_is_one and all(isinstance(one, kind) for values, kind in kinds for one in values)):
         raise ArtifactError(f"the state of the rollout is damaged: {dict(data)}")
     return rollout

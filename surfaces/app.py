@@ -53,7 +53,8 @@ THREADS = 8
 """Requests that are worked on side by side. The index and the encoder let others run while they work; more threads than this only wait."""
 DESCRIPTION = """Search, related pins and home feed over embeddings that are kept true to their pins.
 
-Every answer is of one model, and says which. Errors are problem documents (RFC 9457). A key travels as `Authorization: Bearer KEY`."""
+Every answer is of one model, and says which; each result of an interleaved search does so itself. Errors are problem documents (RFC 9457). A
+key travels as `Authorization: Bearer KEY`."""
 PROBLEMS = {
     status: {"model": Problem, "description": words, "content": {"application/problem+json": {}}}
     for status, words in {

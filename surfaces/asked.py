@@ -43,23 +43,35 @@ class Surface:
 class Asked:
     """One request. Which model answers it is decided here, once, however the alias moves meanwhile.
 
-    `unit`: whom a canary's share is counted by (the user, or the query or pin).
+    `unit`: whom a canary's share is counted by (the user, or the query or pin). `beside`: the candidate, where this answer is drafted from its ranking
+    too (`surfaces.interleaved`), which only a surface that `drafts` is asked for; None in every ordinary answer.
     """
 
-    def __init__(self, request: Request, served: Served | None = None, unit: str = "") -> None:
+    def __init__(self, request: Request, served: Served | None = None, unit: str = "", *, drafts: bool = False) -> None:
         self.surface: Surface = request.app.state.surface
         live = self.surface.live
-        self._unit, self._choice = unit, live.answering(unit) if unit and not served else Choice(served or live.now)
-        self.served = self._choice.served
+        self._unit, self._choice = unit, live.answering(unit, drafts=drafts) if unit and not served else Choice(served or live.now)
+        self.served, self.beside = self._choice.served, self._choice.beside
         self.request_id = request_id(request)
         self.stages = Stages()
         self.stage = self.stages.stage
 
-    def shown(self, surface_name: str, pin_ids: Sequence[str]) -> None:
-        """The pins of a first page, for the experiment that is going on, if one is."""
+    @property
+    def experiment(self) -> str:
+        """The experiment that this request is part of; empty for none."""
+        return self._choice.experiment
+
+    def shown(self, surface_name: str, pin_ids: Sequence[str], teams: Sequence[str] = ()) -> None:
+        """The pins of a first page, for the experiment that is going on, if one is; of an interleaved page with the team of each.
+
+        A page that was to be drafted and is of one model after all is part of no experiment.
+        """
         choice = self._choice
+        if choice.beside and not self.beside:
+            return
         share = choice.share if choice.share and choice.share < 1 else None
-        expose(self.surface, choice.experiment, choice.arm, self._unit, self.request_id, self.served.model_id, pin_ids, surface_name, share=share)
+        models = [served.model_id for served in (self.served, self.beside) if served]
+        expose(self.surface, choice.experiment, choice.arm, self._unit, self.request_id, models, pin_ids, surface_name, teams=teams, share=share)
 
     def head(self) -> dict[str, Any]:
         """What every answer says of itself. Call it last: it holds the timings."""

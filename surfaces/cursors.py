@@ -3,7 +3,8 @@
 A ranking moves while pins change, so a page cannot be found again by its number. The first answer therefore ranks to a depth once and hands the
 places that it did not show to the asker, packed; the next page reads those pins anew and ranks nothing. So no pin comes twice, none that was
 ranked is passed over, a pin deleted meanwhile is left out, any server can answer, and no server remembers anything. A cursor names its model:
-a page is of one model like any answer. It is no secret and proves nothing: it holds what its holder could ask for anyway.
+a page is of one model like any answer, and the rest of an interleaved one of both of its own (`surfaces.interleaved`). It is no secret and proves
+nothing: it holds what its holder could ask for anyway.
 """
 
 from __future__ import annotations

@@ -26,17 +26,21 @@ def depth(limit: int) -> int:
 def resume(request: Request, cursor: str, asked: str) -> tuple[Asked, Rest]:
     """A request for a next page, bound to the model of its cursor. Raises BadCursor, or Refused (410) where that model is gone."""
     rest = unpack(cursor, asked)
-    surface: Surface = request.app.state.surface
-    served: Served | None = surface.live.of(rest.model_id)
+    return Asked(request, ranked_by(request.app.state.surface, rest.model_id)), rest
+
+
+def ranked_by(surface: Surface, model_id: str) -> Served:
+    """The model that a cursor names. Raises Refused (410) where it is gone."""
+    served = surface.live.of(model_id)
     if served is None:
-        raise Refused(410, "cursor-gone", f"this page was ranked by {rest.model_id[:80]}, which is not served any more; ask again without the cursor")
-    return Asked(request, served), rest
+        raise Refused(410, "cursor-gone", f"this page was ranked by {model_id[:80]}, which is not served any more; ask again without the cursor")
+    return served
 
 
-def read_again(asked: Asked, places: Sequence[Place]) -> list[tuple[Place, Hit]]:
-    """The places whose pins are still live, each with its record as it is now. Raises Unavailable."""
+def read_again(asked: Asked, places: Sequence[Place], served: Served | None = None) -> list[tuple[Place, Hit]]:
+    """The places whose pins are still live, each with its record as it is now, of the request's model or of `served`. Raises Unavailable."""
     with asked.stage("read"):
-        records = asked.served.index.known([place.pin_id for place in places])
+        records = (served or asked.served).index.known([place.pin_id for place in places])
     live = [(place, records[place.pin_id]) for place in places if place.pin_id in records and records[place.pin_id].embedded and not records[place.pin_id].dead]
     return [(place, Hit(place.pin_id, place.score, record.fields, int(record.v), None, record.refused)) for place, record in live]
 

@@ -99,7 +99,7 @@ class Answer(BaseModel):
     """What every answer says of itself."""
 
     request_id: str = Field(description="Also in the header X-Request-Id; name it when you report a problem.")
-    model_id: str = Field(description="The one model that this whole answer is of.")
+    model_id: str = Field(description="The one model that this whole answer is of; a search may name another in `interleaved_with`.")
     collection: str
     timings_ms: dict[str, float] = Field(description="Milliseconds by stage, and `total`.")
 
@@ -142,6 +142,7 @@ class SearchResult(Card):
     below_level: bool = Field(False, description="Below `min_level`, and marked rather than cut.")
     duplicates: list[str] = Field(default_factory=list, description="Near-duplicates that were folded into this result.")
     explain: Explanation | None = None
+    model_id: str | None = Field(None, description="The model that ranked and scored this result; only in an interleaved answer.")
 
 
 class RelatedResult(Card):
@@ -175,6 +176,7 @@ class SearchAnswer(Answer):
 
     query: str = Field(description="The query as it was normalised.")
     query_model_id: str | None = Field(None, description="The model that read the query, where a rollout's bridge let another than `model_id`.")
+    interleaved_with: str | None = Field(None, description="The model that ranked the other results, where a canary drafts answers from two models.")
     lang_guess: str | None = Field(description="Language of the query as guessed from its letters and words; null when it cannot be told.")
     results: list[SearchResult]
     cursor: str | None = Field(description="Of the next page; null after the last.")

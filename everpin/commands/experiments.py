@@ -119,7 +119,7 @@ def _at_work(words: str, total: int, quiet: bool) -> Iterator[Callable[[int], No
 
 def _document(wanted: Reading, topics: Topics, joined: Joined, analysis: Analysis) -> dict[str, Any]:
     ratio, preference = analysis.sample_ratio, analysis.preference
-    verdicts = {"ab": verdict(analysis)} if analysis.comparisons or not preference else {}
+    verdicts = {"ab": verdict(analysis)} if analysis.comparisons or analysis.problems or not preference else {}
     if preference:
         verdicts["interleaving"] = preference_verdict(preference)
     document = {
@@ -168,7 +168,7 @@ def _summary(one: Summary) -> dict[str, Any]:
 
 def _show_list(console: Console, rows: list[dict[str, Any]]) -> None:
     if not rows:
-        console.print("No experiment has been written down. A canary writes one: `everpin rollout canary`")
+        console.print("No experiment has been written down. A canary writes one: `everpin rollout cutover --canary 5`")
         return
     table = Table("experiment", "exposures by arm", "by surface", "outcomes", "first", "last")
     for row in rows:
@@ -187,7 +187,8 @@ def _show_report(console: Console, document: dict[str, Any]) -> None:
     if document["preference"]:
         shown = document["preference"]
         console.print(f"Interleaving: {shown['candidate_wins']} searches won by the candidate, {shown['control_wins']} by the control")
-    console.print(_ratio_words(document))
+    if document["candidate_minus_control"] or not document["preference"]:
+        console.print(_ratio_words(document))
     told = [f"{COUNTS[name]} {number}" for name, number in document["counts"].items() if number]
     console.print(f"Messages: {'; '.join(told)}")
     others = [f"{name} {number}" for name, number in document["exposures_by_surface"].items() if name != document["surface"]]

@@ -92,13 +92,20 @@ def rollout_cutover(
     canary: Annotated[
         str | None, typer.Option(help="Send only this share of the traffic, in per cent, by hash of the user or query; 0 ends the canary.")
     ] = None,
+    interleave: Annotated[
+        bool, typer.Option("--interleave/--no-interleave", help="Draft the searches of that share from both models' rankings: tells sooner who is preferred.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Let the candidate answer everybody, or with --canary a share. Refused unless its collection is complete, caught up, and its gate passed."""
     if canary is not None:
         part = share(canary)
-        _changed(lambda rollouts: rollouts.canary(part), as_json)
+        if interleave and not part:
+            raise EverpinError(f"--canary {canary} ends the canary, so there is nothing to interleave; leave out --interleave, or give a share above 0")
+        _changed(lambda rollouts: rollouts.canary(part, interleave=interleave), as_json)
         return
+    if interleave:
+        raise EverpinError("--interleave is a way of --canary; name the share: `everpin rollout cutover --canary 5 --interleave`")
     _changed(Rollouts.cut_over, as_json)
 
 
@@ -251,9 +258,15 @@ def _sentence(rollout: Rollout, live: str) -> str:
         "filling": f"{rollout.candidate} is being filled; {live} answers everybody",
         "paused": f"the backfill of {rollout.candidate} is paused; {live} answers everybody",
         "ready": f"{rollout.candidate} is filled; {live} answers everybody",
-        "canary": f"{rollout.candidate} answers {rollout.share:.1%} of the traffic, {live} the rest",
+        "canary": _canary(rollout, live),
         "live": f"{rollout.candidate} is live; {rollout.previous} is kept up to date for a roll-back",
         "rolled back": f"{live} answers everybody again; {rollout.candidate} is kept up to date",
         "retiring": f"{rollout.retiring} is being retired; {live} is live",
     }
     return words[rollout.phase(live)]
+
+
+def _canary(rollout: Rollout, live: str) -> str:
+    if rollout.interleave:
+        return f"{rollout.share:.1%} of the searches are drafted from the rankings of {live} and {rollout.candidate}; {live} answers everything else"
+    return f"{rollout.candidate} answers {rollout.share:.1%} of the traffic, {live} the rest"

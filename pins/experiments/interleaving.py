@@ -55,6 +55,19 @@ def team_draft(control: Sequence[str], candidate: Sequence[str], limit: int, fli
     return Draft(tuple(drafted), tuple(drafted.values()))
 
 
+def folded_draft(control: Mapping[str, Sequence[str]], candidate: Mapping[str, Sequence[str]], limit: int, flips: Sequence[bool]) -> Draft:
+    """`team_draft` of results that near-duplicates are folded into: by pin id, best first, the duplicates of each.
+
+    What is one result to either model is drafted once: the candidate's result counts as the control's that shows the same pin, or a pin folded with it.
+    """
+    same = {pin_id: kept for kept, duplicates in control.items() for pin_id in (kept, *duplicates)}
+    names: dict[str, str] = {}
+    for kept, duplicates in candidate.items():
+        names.setdefault(next((same[pin_id] for pin_id in (kept, *duplicates) if pin_id in same), kept), kept)
+    draft = team_draft(list(control), list(names), limit, flips)
+    return Draft(tuple(names[name] if team == CANDIDATE else name for name, team in zip(draft.shown, draft.teams, strict=True)), draft.teams)
+
+
 def _turn(counts: Mapping[str, int], spent: set[str], flip: Iterator[bool]) -> str:
     if spent:
         return CONTROL if CANDIDATE in spent else CANDIDATE

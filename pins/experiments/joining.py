@@ -33,7 +33,7 @@ COUNTS = {
 
 @dataclass(slots=True)
 class Joined:
-    """An experiment as far as it was read: sums per unit by arm, the shares that were dealt, the models, first and last exposure, and COUNTS."""
+    """An experiment as far as it was read: sums per unit by arm, the shares by which two arms were dealt, the models, first and last exposure, and COUNTS."""
 
     arms: dict[str, UnitSums] = field(default_factory=lambda: {arm: UnitSums() for arm in ARMS})
     shares: Counter[float] = field(default_factory=Counter)
@@ -95,7 +95,7 @@ class Pass:
         joined.first_us = at_us if joined.first_us is None else min(joined.first_us, at_us)
         joined.last_us = at_us if joined.last_us is None else max(joined.last_us, at_us)
         joined.models[exposure.arm].add(exposure.model_ids)
-        if exposure.share is not None:
+        if exposure.share is not None and exposure.arm != INTERLEAVED:
             joined.shares[exposure.share] += 1
 
     def _kinds(self, exposure: Exposure, done: dict[tuple[str, str], int]) -> dict[int, set[str]]:

@@ -13,10 +13,11 @@ from embedder.query import normalise
 from pins.ports import Hit, Where
 from pins.relevance import OrdinalHead
 from pins.retrieval.language import guess_language
-from pins.retrieval.search import Found, SearchOptions, search, with_matched_terms
+from pins.retrieval.search import Found, SearchOptions, search
 from surfaces.asked import Asked, answer, card
 from surfaces.cursors import Place, Rest, digest, pack
-from surfaces.pages import depth, number, read_again, resume, strings
+from surfaces.interleaved import draft, explained, marked, models_of, read_places, rejoin, side
+from surfaces.pages import depth, number, resume, strings
 from surfaces.problems import Refused
 from surfaces.schemas import Explanation, Filters, SearchAnswer, SearchRequest, SearchResult
 
@@ -30,14 +31,17 @@ def search_pins(request: Request, wanted: SearchRequest) -> Response:
     if not query:
         raise Refused(422, "empty-query", "the query is blank; give at least one word")
     same = digest("search", query, wanted.model_dump(mode="json", exclude={"query", "cursor", "limit", "explain"}))
-    asked, page, rest = _next(request, wanted, same) if wanted.cursor is not None else _first(request, wanted, query)
+    asked, page, teams, rest = _next(request, wanted, same) if wanted.cursor is not None else _first(request, wanted, query)
     if wanted.explain:
         with asked.stage("read"):
-            page = with_matched_terms(page, query, asked.served.index)
-    results = [_result(found, explain=wanted.explain) for found in page]
-    cursor = pack(Rest(asked.served.model_id, rest), same)
+            page = explained(asked, page, teams, query)
+    if wanted.cursor is None:
+        asked.shown("search", [found.pin_id for found in page], teams)
+    models, other = models_of(asked, page, teams), asked.beside.model_id if asked.beside else None
+    results = [_result(found, model_id, explain=wanted.explain) for found, model_id in zip(page, models, strict=True)]
+    cursor = pack(Rest(asked.served.model_id, rest, other), same)
     reader, lang = asked.served.query_model_id, guess_language(query)
-    return answer(SearchAnswer(query=query, query_model_id=reader, lang_guess=lang, results=results, cursor=cursor, **asked.head()))
+    return answer(SearchAnswer(query=query, query_model_id=reader, interleaved_with=other, lang_guess=lang, results=results, cursor=cursor, **asked.head()))
 
 
 def where(filters: Filters) -> Where:
@@ -51,8 +55,8 @@ def micros(moment: datetime) -> int:
     return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1e6)
 
 
-def _first(request: Request, wanted: SearchRequest, query: str) -> tuple[Asked, Sequence[Found], Sequence[Place]]:
-    asked = Asked(request, unit=query)
+def _first(request: Request, wanted: SearchRequest, query: str) -> tuple[Asked, Sequence[Found], Sequence[str], Sequence[Place]]:
+    asked = Asked(request, unit=query, drafts=True)
     options = SearchOptions(
         limit=wanted.limit,
         where=where(wanted.filters),
@@ -64,16 +68,17 @@ def _first(request: Request, wanted: SearchRequest, query: str) -> tuple[Asked, 
         diversity=wanted.diversity,
         depth=depth(wanted.limit),
     )
-    ranking = search(query, asked.served.reader, asked.served.index, options, asked.served.sentences, asked.stage)
-    asked.shown("search", [found.pin_id for found in ranking[: wanted.limit]])
-    return asked, ranking[: wanted.limit], [Place(found.pin_id, found.cosine, _stages(found)) for found in ranking[wanted.limit :]]
+    ranking, teams = draft(asked, lambda served: search(query, served.reader, served.index, options, served.sentences, asked.stage), options.results)
+    rest = [Place(found.pin_id, found.cosine, _stages(found)) for found in ranking[wanted.limit :]]
+    return asked, ranking[: wanted.limit], teams[: wanted.limit], marked(rest, teams[wanted.limit :])
 
 
-def _next(request: Request, wanted: SearchRequest, same: str) -> tuple[Asked, Sequence[Found], Sequence[Place]]:
+def _next(request: Request, wanted: SearchRequest, same: str) -> tuple[Asked, Sequence[Found], Sequence[str], Sequence[Place]]:
     asked, rest = resume(request, wanted.cursor or "", same)
-    head = asked.served.reader.ordinal_head
-    page = [_found(hit, place.stages, head, wanted.min_level) for place, hit in read_again(asked, rest.places[: wanted.limit])]
-    return asked, page, rest.places[wanted.limit :]
+    rejoin(asked, rest)
+    read = read_places(asked, rest.places[: wanted.limit])
+    page = [_found(hit, place.stages, side(asked, team).reader.ordinal_head, wanted.min_level) for place, hit, team in read]
+    return asked, page, [team for _, _, team in read], rest.places[wanted.limit :]
 
 
 def _stages(found: Found) -> dict[str, Any]:
@@ -101,8 +106,9 @@ def _found(hit: Hit, stages: Mapping[str, Any], head: OrdinalHead, min_level: in
     )
 
 
-def _result(found: Found, *, explain: bool) -> SearchResult:
+def _result(found: Found, model_id: str | None, *, explain: bool) -> SearchResult:
     return SearchResult(
+        model_id=model_id,
         score=round(found.cosine, 5),
         relevance=round(found.relevance, 4),
         level=int(found.level),

@@ -104,6 +104,23 @@ def test_beside_a_canary_the_control_crosses_the_bridge_and_the_candidate_does_n
     assert [answer["model_id"] for answer in answers] == [NEW if in_canary(query, NEW, 0.5) else OLD for query in queries]
 
 
+def test_of_an_interleaved_answer_the_controls_results_alone_cross_the_bridge(run: Running, bridge: Bridge) -> None:
+    query = next(f"bread {number}" for number in range(20) if in_canary(f"bread {number}", NEW, 0.5))
+    roll_out(run, Rollout(NEW, OLD, 1, bridge=bridge.digest))
+    over = {result["pin_id"]: result["score"] for result in ask(run, query=query, limit=40)["results"]}
+    roll_out(run, Rollout(NEW, OLD, 1, version=2, filled_us=2, share=0.5, interleave=True, bridge=bridge.digest))
+    drafted = ask(run, query=query, limit=10)
+    assert (drafted["model_id"], drafted["query_model_id"], drafted["interleaved_with"]) == (OLD, NEW, NEW)
+    crossed = {result["pin_id"]: result["score"] for result in drafted["results"] if result["model_id"] == OLD}
+    assert crossed
+    assert crossed == pytest.approx({pin_id: over[pin_id] for pin_id in crossed}, abs=1e-4)
+    reader, index = QueryEncoder(Remembering.of(SHIPPED_MODEL)), run.stores.opened[NEW]
+    alone = {found.pin_id: found.cosine for found in search(query, reader, index, SearchOptions(limit=40, retrieval="dense", rerank="none", fold=False))}
+    own = {result["pin_id"]: result["score"] for result in drafted["results"] if result["model_id"] == NEW}
+    assert own
+    assert own == pytest.approx({pin_id: alone[pin_id] for pin_id in own}, abs=1e-4)
+
+
 def test_after_the_cut_over_nobody_crosses_it(run: Running, bridge: Bridge) -> None:
     run.stores.moved.point(NEW)
     roll_out(run, Rollout(NEW, OLD, 1, filled_us=2, bridge=bridge.digest))

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
 from everpin.commands import experiments
 from pins.errors import EverpinError
-from pins.experiments.exposures import decode
+from pins.experiments.analysis import analyse
+from pins.experiments.exposures import CANDIDATE, CONTROL, INTERLEAVED, Exposure, Outcome, decode
+from pins.experiments.joining import Joined, Pass
 from pins.experiments.metrics import METRICS, PRIMARY
 from pins.experiments.verdict import KINDS
+from streams.experiments import Reading, Topics
 from tests.unit.samples import T0
 
 PAGE = Path(__file__).parents[2] / "docs/experiments.md"
@@ -49,6 +55,38 @@ def test_a_null_is_told_to_be_within_bounds() -> None:
 def test_a_null_out_of_bounds_is_told_by_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiments, "wilson", lambda found, of: (0.5, 0.6))
     assert "OUT OF BOUNDS" in simulate("--tests", "20", "--units", "100", "--mode", "interleaving", code=1).replace("\n", " ")
+
+
+def interleaved(*pairs: tuple[str, str]) -> Joined:
+    """An interleaved answer of each of some pairs of models, won by the candidate."""
+    joined = Joined()
+    one = Pass(joined, "search")
+    for number, models in enumerate(pairs):
+        one.act(Outcome("x", "someone", f"r{number}", "p2", "save", T0 + 9))
+        one.show(Exposure("x", f"u{number}", INTERLEAVED, "search", f"r{number}", models, ("p1", "p2"), T0, (CONTROL, CANDIDATE), 0.05))
+    one.close()
+    return joined
+
+
+def shown(joined: Joined) -> tuple[dict[str, Any], str]:
+    """The report's document and what people see of it."""
+    document = experiments._document(Reading("x"), cast("Topics", SimpleNamespace(gone=0)), joined, analyse(joined))
+    console = Console(record=True, width=200, file=io.StringIO())
+    experiments._show_report(console, document)
+    return document, console.export_text()
+
+
+def test_interleaved_answers_alone_are_a_preference_without_a_sample_ratio() -> None:
+    document, text = shown(interleaved(*[("old", "new")] * 8))
+    assert (document["verdicts"].keys(), document["sample_ratio"], document["preference"]["candidate_wins"]) == ({"interleaving"}, None, 8)
+    assert "Interleaving: 8 searches won by the candidate, 0 by the control" in text
+    assert "Sample ratio" not in text
+
+
+def test_interleaved_answers_of_several_pairs_of_models_are_not_to_be_read() -> None:
+    document, text = shown(interleaved(("old", "new"), ("older", "new")))
+    assert document["verdicts"]["ab"]["kind"] == "broken"
+    assert "The arm interleaved was answered by several models (old+new, older+new)" in text
 
 
 def test_an_impossible_lift_is_refused() -> None:

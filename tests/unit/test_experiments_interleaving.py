@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pins.experiments.exposures import CANDIDATE, CONTROL, MAX_SHOWN
-from pins.experiments.interleaving import Draft, coins, preference, team_draft, team_drafts
+from pins.experiments.interleaving import Draft, coins, folded_draft, preference, team_draft, team_drafts
 
 ids = st.lists(st.integers(0, 30).map(str), max_size=25, unique=True)
 flips = st.lists(st.booleans(), min_size=30, max_size=30)
@@ -36,6 +36,42 @@ def test_a_draft_holds_each_pin_once_and_each_team_in_its_own_order(control: lis
         if set(control) - set(draft.shown[:place]) and set(candidate) - set(draft.shown[: place + 1]):
             both = set(control) - set(draft.shown[: place + 1])
             assert {*draft.teams[place : place + 2]} == {CONTROL, CANDIDATE} or not both
+
+
+def test_what_either_ranking_folds_into_one_result_is_drafted_once() -> None:
+    control: dict[str, list[str]] = {"a": ["b"], "c": [], "d": []}
+    candidate: dict[str, list[str]] = {"b": ["a"], "e": ["c"], "f": [], "g": ["f2"]}
+    assert folded_draft(control, candidate, 9, [False] * 6) == Draft(("a", "e", "d", "f", "g"), (CONTROL, CANDIDATE, CONTROL, CANDIDATE, CANDIDATE))
+    assert folded_draft(control, candidate, 2, [True] * 6) == Draft(("b", "c"), (CANDIDATE, CONTROL))
+
+
+@st.composite
+def folds(draw: st.DrawFn) -> dict[str, list[str]]:
+    """A ranking of pins, some of them folded into one before."""
+    kept: dict[str, list[str]] = {}
+    for pin in draw(ids):
+        if kept and draw(st.booleans()):
+            kept[draw(st.sampled_from(sorted(kept)))].append(pin)
+        else:
+            kept[pin] = []
+    return kept
+
+
+@given(folds(), folds(), st.integers(0, 40), flips)
+def test_a_draft_of_folded_results_shows_results_of_each_team_in_its_order(
+    control: dict[str, list[str]], candidate: dict[str, list[str]], limit: int, coin: list[bool]
+) -> None:
+    draft = folded_draft(control, candidate, limit, coin)
+    assert len(draft.shown) == len(set(draft.shown)) == len(draft.teams) <= limit
+    for team, ranking in ((CONTROL, control), (CANDIDATE, candidate)):
+        mine = [pin for pin, of in zip(draft.shown, draft.teams, strict=True) if of == team]
+        assert mine == [pin for pin in ranking if pin in mine]
+
+
+@given(ids, ids, st.integers(0, 40), flips)
+def test_where_nothing_is_folded_the_draft_is_the_plain_one(control: list[str], candidate: list[str], limit: int, coin: list[bool]) -> None:
+    plain: tuple[dict[str, list[str]], dict[str, list[str]]] = ({pin: [] for pin in control}, {pin: [] for pin in candidate})
+    assert folded_draft(*plain, limit, coin) == team_draft(control, candidate, limit, coin)
 
 
 @given(ids, ids, st.integers(1, 20))

@@ -115,6 +115,11 @@ def test_shares_models_and_units_of_both_arms_are_kept() -> None:
     assert (result.first_us, result.last_us) == (T0 - 9, T0 + 9)
 
 
+def test_the_share_of_interleaved_answers_deals_no_arms() -> None:
+    result = joined([], [shown("r1", share=0.05), shown("r2", "v", INTERLEAVED, share=0.5)])
+    assert result.shares == {0.05: 1}
+
+
 @given(st.integers(0, 2**32), st.integers(1, 5))
 def test_order_and_number_of_passes_change_nothing(seed: int, parts: int) -> None:
     chance = random.Random(seed)

@@ -66,14 +66,25 @@ def test_a_full_candidate_that_keeps_up_may_answer(seen: Readiness) -> None:
 
 
 def test_what_is_kept_is_read_again_and_what_is_unknown_is_left_out() -> None:
-    kept = FULL.changed(share=0.05, retiring="old")
+    kept = FULL.changed(share=0.05, interleave=True, retiring="old")
     assert read(json.loads(json.dumps(stored(kept))) | {"of a later release": 1}) == kept
 
 
-@pytest.mark.parametrize("damage", [{"candidate": 3}, {"share": 2}, {"share": "5"}, {"paused": 1}, {"version": "x"}, {"previous": None}])
+@pytest.mark.parametrize("damage", [{"candidate": 3}, {"share": 2}, {"share": "5"}, {"paused": 1}, {"interleave": 1}, {"version": "x"}, {"previous": None}])
 def test_damage_is_named(damage: dict[str, Any]) -> None:
     with pytest.raises(ArtifactError, match="state of the rollout is damaged"):
         read(stored(NEW) | damage)
+
+
+def test_a_state_of_an_earlier_release_interleaves_nothing() -> None:
+    kept = stored(FULL.changed(share=0.05))
+    del kept["interleave"]
+    assert read(kept) == FULL.changed(share=0.05)
+
+
+def test_nothing_is_left_of_canary_and_bridge() -> None:
+    ended = FULL.changed(share=0.05, interleave=True, bridge="digest").without_canary(cut_over_us=9)
+    assert (ended.share, ended.interleave, ended.bridge, ended.cut_over_us, ended.version) == (0.0, False, "", 9, 4)
 
 
 def test_a_state_that_names_no_model_is_damaged() -> None:

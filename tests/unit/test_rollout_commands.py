@@ -88,6 +88,29 @@ def test_after_a_cut_over_commands_follow_the_alias(home: Path) -> None:
     assert rollout("rollback")[1] | {"rollout": None} == {"live": LIVE, "phase": "rolled back", "rollout": None}
 
 
+def test_an_interleaved_canary_is_told_in_words(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rollouts = Rollouts(Settings(home=home))
+    rollouts.begin(CANDIDATE)
+    rollouts.filled()
+    monkeypatch.setattr(Rollouts, "look", lambda self: Readiness(100, 100, 0))
+    words = f"5.0% of the searches are drafted from the rankings of {LIVE} and {CANDIDATE}; {LIVE} answers everything else"
+    for step in (["cutover", "--canary", "5", "--interleave"], ["status", "--queries", "0"]):
+        told = CliRunner().invoke(app, ["rollout", *step])
+        assert (told.exit_code, words in " ".join(told.stdout.split())) == (0, True), told.stdout
+    assert rollout("status", "--queries", "0")[1]["rollout"]["interleave"] is True
+    assert rollout("cutover", "--canary", "5")[1]["rollout"] | {"version": 0} == rollout("status", "--queries", "0")[1]["rollout"] | {"version": 0}
+    assert rollouts.required().interleave is False
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [(["--interleave"], "--interleave is a way of --canary"), (["--canary", "0", "--interleave"], "nothing to interleave")]
+)
+def test_there_is_no_interleaving_without_a_share(home: Path, options: list[str], words: str) -> None:
+    Rollouts(Settings(home=home)).begin(CANDIDATE)
+    with pytest.raises(EverpinError, match=words):
+        rollout("cutover", *options)
+
+
 def test_the_rate_is_told_while_pins_are_filled() -> None:
     begun = Rollout("new", "old", now_us() - 10_000_000)
     told = _speed(begun, "old", Readiness(300, 100, 0))

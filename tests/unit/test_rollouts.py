@@ -66,6 +66,27 @@ def test_a_bridge_ends_with_whatever_ends_its_use(house: Watched, end: Any) -> N
     assert left is None or left.bridge == ""
 
 
+ENDS = [Rollouts.cut_over, Rollouts.roll_back, lambda house: house.retire(NEW, 0), lambda house: house.canary(0.0), lambda house: house.canary(0.05)]
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_an_interleaved_canary_ends_with_whatever_ends_its_use(house: Watched, end: Any) -> None:
+    house.begin(NEW)
+    house.filled()
+    assert house.canary(0.05, interleave=True) == house.canary(0.05, interleave=True)
+    drafts = house.required()
+    assert (drafts.share, drafts.interleave, drafts.phase(OLD)) == (0.05, True, "canary")
+    end(house)
+    left = house.now()
+    assert left is None or not left.interleave
+
+
+def test_no_share_is_no_interleaving(house: Watched) -> None:
+    house.begin(NEW)
+    house.filled()
+    assert not house.canary(0.0, interleave=True).interleave
+
+
 def test_each_step_may_be_repeated(house: Watched) -> None:
     for act in (lambda: house.begin(NEW), house.filled, lambda: house.canary(0.2), house.cut_over, house.roll_back, house.cut_over):
         assert act() == act()
