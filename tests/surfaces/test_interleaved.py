@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
+from fastapi import APIRouter
 
 from embedder.query import QueryEncoder
 from everpin.settings import SHIPPED_MODEL
+from index.loopback import LoopbackPinIndex
 from pins.assignment import in_canary
 from pins.errors import Unavailable
 from pins.experiments.analysis import analyse
@@ -23,6 +27,7 @@ from surfaces.cursors import Place, Rest, digest, pack
 from surfaces.exposures import WAITING
 from surfaces.metrics import STAGES
 from surfaces.schemas import SearchRequest
+from tests.serving import serving
 from tests.surfaces.parts import BASE_MODEL, Remembering, Running, running
 
 OLD, NEW = BASE_MODEL.name, SHIPPED_MODEL.name
@@ -198,6 +203,22 @@ def test_where_the_candidate_does_not_answer_the_control_does_and_nothing_is_wri
     assert (following["interleaved_with"], {result["model_id"] for result in following["results"]}) == (None, {None})
     assert written(run) == []
     assert f"{body['request_id']}: {OLD} answers alone, because {NEW} did not rank: its owner is gone" in caplog.text
+
+
+def test_a_dead_owner_of_the_candidate_fails_no_request(run: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = ask(run, INSIDE[0])
+    roll_out(run, CANARY)
+    counts = APIRouter()
+    counts.add_api_route("/index/counts", lambda: {"model_id": NEW, "counts": {}})
+    with serving(counts) as url:
+        gone = LoopbackPinIndex(httpx.Client(base_url=url, timeout=10), NEW)
+    canary = run.surface.live.canary
+    assert canary is not None
+    monkeypatch.setattr(run.surface.live, "canary", replace(canary, served=replace(canary.served, index=gone)))
+    body = ask(run, INSIDE[0])
+    assert (body["interleaved_with"], body["results"]) == (None, before["results"])
+    assert written(run) == []
+    gone.close()
 
 
 def test_where_the_control_does_not_answer_the_request_is_refused(run: Running, monkeypatch: pytest.MonkeyPatch) -> None:
