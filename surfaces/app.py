@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from anyio.to_thread import current_default_thread_limiter
@@ -55,7 +56,7 @@ DESCRIPTION = """Search, related pins and home feed over embeddings that are kep
 
 Every answer is of one model, and says which; each result of an interleaved search does so itself. Errors are problem documents (RFC 9457). A
 key travels as `Authorization: Bearer KEY`."""
-PROBLEMS = {
+PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": words, "content": {"application/problem+json": {}}}
     for status, words in {
         400: "The body or the cursor cannot be read",
@@ -73,8 +74,8 @@ PROBLEMS = {
         503: "Overload, or a store that does not answer; see Retry-After",
     }.items()
 }
-NOT_FOUND = {404: {"model": Problem, "description": "No such pin", "content": {"application/problem+json": {}}}}
-GONE = {410: {"model": Problem, "description": "The cursor's model is gone", "content": {"application/problem+json": {}}}}
+NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "No such pin", "content": {"application/problem+json": {}}}}
+GONE: dict[int | str, dict[str, Any]] = {410: {"model": Problem, "description": "The cursor's model is gone", "content": {"application/problem+json": {}}}}
 
 
 def build_app(surface: Surface, access: Access) -> FastAPI:

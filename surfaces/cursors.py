@@ -10,12 +10,13 @@ nothing: it holds what its holder could ask for anyway.
 from __future__ import annotations
 
 import base64
-import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
+
+import orjson
 
 from surfaces.schemas import MAX_CURSOR_CHARS, MAX_ID_CHARS
 
@@ -48,15 +49,15 @@ class Rest:
 
 def digest(*asked: Any) -> str:
     """Of everything that a request asked but its cursor and limit: a cursor fits that request alone."""
-    return blake2b(json.dumps(asked, sort_keys=True, default=str).encode(), digest_size=9).hexdigest()
+    return blake2b(orjson.dumps(asked, default=str, option=orjson.OPT_SORT_KEYS), digest_size=9).hexdigest()
 
 
 def pack(rest: Rest, asked: str) -> str | None:
     """The cursor of a rest, None where there is none. Places beyond what a cursor can hold are left off: rankings end somewhere."""
     places = list(rest.places)
     while places:
-        body = {"m": rest.model_id, "q": asked, "r": [[p.pin_id, round(p.score, 5), dict(p.stages)] for p in places], "x": rest.extra}
-        packed = base64.urlsafe_b64encode(zlib.compress(json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(), 1)).decode().rstrip("=")
+        body = {"m": rest.model_id, "q": asked, "r": [[p.pin_id, round(p.score, 5), p.stages] for p in places], "x": rest.extra}
+        packed = base64.urlsafe_b64encode(zlib.compress(orjson.dumps(body, default=dict), 1)).decode().rstrip("=")
         if len(packed) <= MAX_CURSOR_CHARS:
             return packed
         places = places[: len(places) * 3 // 4]
@@ -69,7 +70,7 @@ def unpack(cursor: str, asked: str) -> Rest:
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         opened = zlib.decompressobj()
         text = opened.decompress(raw, MAX_UNPACKED_BYTES)
-        body = json.loads(text)
+        body = orjson.loads(text)
     except (ValueError, zlib.error, RecursionError) as error:
         raise BadCursor("this is no cursor of an answer; ask again without one") from error
     if opened.unconsumed_tail or not _fits(body):

@@ -37,7 +37,7 @@ class Metrics:
     """The figures of one process."""
 
     def __init__(self, build: str) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # as everpin.telemetry does
         self.registry = CollectorRegistry()
         self.requests = self._counter("everpin_http_requests_total", "route", "status")
         self.seconds = self._histogram("everpin_http_seconds", "route")

@@ -75,4 +75,5 @@ def project(vectors: NDArray[np.float64], categories: Sequence[str]) -> NDArray[
     _, _, axes = np.linalg.svd(spread - spread.mean(axis=0), full_matrices=False)
     places = (vectors - vectors.mean(axis=0)) @ axes[:2].T
     places *= np.where(np.abs(places).max(axis=0) == np.abs(places.min(axis=0)), -1.0, 1.0)  # an axis has no sign of its own: the longer arm is positive
-    return np.clip(places / np.maximum(np.percentile(np.abs(places), 99, axis=0), 1e-12), -1.0, 1.0)
+    shown: NDArray[np.float64] = np.clip(places / np.maximum(np.percentile(np.abs(places), 99, axis=0), 1e-12), -1.0, 1.0)
+    return shown

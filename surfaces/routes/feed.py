@@ -35,12 +35,12 @@ def feed(request: Request, user_id: UserIdPath, limit: LimitQuery = 20, diversit
     options = FeedOptions(limit=limit, diversity=diversity, depth=depth(limit))
     newest = asked.surface.newest.of(asked.served)
     found = home_feed(history, asked.served.index, at_us, options, feed_seed(user_id, at_us, SAMPLED_FOR_US), newest, asked.stage)
-    results = [FeedResult(score=round(one.score, 5), why=one.why, interest=one.interest, **card(one.hit)) for one in found.results]
+    page = [FeedResult(score=round(one.score, 5), why=one.why, interest=one.interest, **card(one.hit)) for one in found.results[:limit]]
     interests = [Interest(**asdict(interest)) for interest in found.interests]
-    asked.shown("feed", [one.pin_id for one in results[:limit]])
-    places = [Place(one.pin_id, one.score, {"w": one.why, "i": one.interest}) for one in results[limit:]]
+    asked.shown("feed", [one.pin_id for one in page])
+    places = [Place(one.pin_id, one.score, {"w": one.why, "i": one.interest}) for one in found.results[limit:]]
     extra = {"kind": found.kind, "interests": [interest.model_dump() for interest in interests]}
-    return _answer(asked, user_id, extra, results[:limit], places, same)
+    return _answer(asked, user_id, extra, page, places, same)
 
 
 def _next(request: Request, user_id: str, limit: int, cursor: str, same: str) -> Response:

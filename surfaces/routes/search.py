@@ -89,7 +89,7 @@ def _stages(found: Found) -> dict[str, Any]:
 
 def _found(hit: Hit, stages: Mapping[str, Any], head: OrdinalHead, min_level: int) -> Found:
     level = head.level(hit.score)
-    ranks = {name: int(rank) if (rank := number(stages, key)) is not None else None for name, key in (("dense_rank", "d"), ("sparse_rank", "s"))}
+    dense, sparse = (int(rank) if (rank := number(stages, key)) is not None else None for key in ("d", "s"))
     return Found(
         hit=hit,
         cosine=hit.score,
@@ -98,11 +98,12 @@ def _found(hit: Hit, stages: Mapping[str, Any], head: OrdinalHead, min_level: in
         level_probabilities=tuple(head.probabilities(hit.score).tolist()),
         score=hit.score,
         fused=number(stages, "f") or 0.0,
+        dense_rank=dense,
+        sparse_rank=sparse,
         bm25=number(stages, "b"),
         late_interaction=number(stages, "l"),
         below_level=int(level) < min_level,
         duplicates=tuple(strings(stages.get("n"))),
-        **ranks,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from fastapi import APIRouter
+from fastapi import FastAPI
 
 from embedder.query import QueryEncoder
 from everpin.settings import SHIPPED_MODEL
@@ -27,7 +27,7 @@ from surfaces.cursors import Place, Rest, digest, pack
 from surfaces.exposures import WAITING
 from surfaces.metrics import STAGES
 from surfaces.schemas import SearchRequest
-from tests.serving import serving
+from tests.serving import hosted
 from tests.surfaces.parts import BASE_MODEL, Remembering, Running, running
 
 OLD, NEW = BASE_MODEL.name, SHIPPED_MODEL.name
@@ -208,9 +208,9 @@ def test_where_the_candidate_does_not_answer_the_control_does_and_nothing_is_wri
 def test_a_dead_owner_of_the_candidate_fails_no_request(run: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     before = ask(run, INSIDE[0])
     roll_out(run, CANARY)
-    counts = APIRouter()
-    counts.add_api_route("/index/counts", lambda: {"model_id": NEW, "counts": {}})
-    with serving(counts) as url:
+    owner = FastAPI()
+    owner.add_api_route("/index/counts", lambda: {"model_id": NEW, "counts": {}})
+    with hosted(owner) as url:
         gone = LoopbackPinIndex(httpx.Client(base_url=url, timeout=10), NEW)
     canary = run.surface.live.canary
     assert canary is not None
