@@ -82,12 +82,14 @@ def edit_figures(edits: dict[str, Any]) -> list[str]:
 def load_figures(bench: dict[str, Any]) -> list[str]:
     """The API under load: percentiles by endpoint and rate, and what happens past saturation."""
     endpoints = ("search", "related", "feed", "pin")
-    lines = ["", "| pins | requests/s | " + " | ".join(f"{name} p50 / p99" for name in endpoints) + " | query-cache hits | shed | failed |", "|---" * 9 + "|"]
+    columns = ["pins", "requests/s", *(f"{name} p50 / p99" for name in endpoints), "query-cache hits", "shed", "failed", "cores: serving, worker, everything"]
+    lines = ["", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for one in bench["settings"].values():
         for rate, seen in one["rates"].items():
             cells = [f"{times['p50']:.0f} / {times['p99']:.0f} ms" if (times := seen["ms"].get(name)) else "" for name in endpoints]
             hits = seen["server"]["query_cache_hit_share"]
             cells += ["" if hits is None else f"{hits:.0%}", str(seen["shed_503"]), str(sum(seen["failed"].values()))]
+            cells.append(", ".join(f"{seen['cores'][name]:.2f}" for name in ("serving", "worker", "everything")))
             lines.append(f"| {one['pins']:,} | {rate} | " + " | ".join(cells) + " |")
     lines += ["", "| pins | saturation, requests/s | asked past it | answered | shed | failed | recovery | freshness of updates, p50 / p99 |", "|---" * 8 + "|"]
     for one in bench["settings"].values():

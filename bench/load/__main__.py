@@ -27,6 +27,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.load.drive import Seen, ask_all, closed_loop, open_loop, recovery_s
@@ -76,8 +77,20 @@ def writing(system: System, group: str, pins: Path, rate: float, changes: float)
         said.update(json.loads(output) if process.returncode == 0 else {"failed": process.returncode})
 
 
-async def measured(url: str, filled: Filled, arguments: argparse.Namespace) -> dict[str, Any]:
-    """All loads on one setting."""
+def processor_s(processes: Mapping[str, int]) -> dict[str, float]:
+    """Processor seconds of these processes (name to pid) so far, of everything on the machine, and what the hypervisor gave to others meanwhile."""
+    own = {name: sum(psutil.Process(pid).cpu_times()[:2]) for name, pid in processes.items()}
+    times = psutil.cpu_times()
+    return own | {"everything": times.user + times.nice + times.system + times.irq + times.softirq, "stolen": times.steal}
+
+
+def cores(before: Mapping[str, float], after: Mapping[str, float], seconds: float) -> dict[str, float]:
+    """Cores in use between two readings of `processor_s`."""
+    return {name: round((after[name] - before[name]) / seconds, 2) for name in before}
+
+
+async def measured(url: str, filled: Filled, processes: Mapping[str, int], arguments: argparse.Namespace) -> dict[str, Any]:
+    """All loads on one setting. `processes`: whose processor time is told, name to pid."""
     host = urlsplit(url).netloc
     endpoint = urlsplit(url)
     seconds, short = (2.0, 1.0) if arguments.quick else (arguments.seconds, arguments.seconds / 3)
@@ -89,9 +102,10 @@ async def measured(url: str, filled: Filled, arguments: argparse.Namespace) -> d
         await open_loop(wires, asked, 50, short)
         found["warming_failed"] = dict(warm.failed)
         for rate in arguments.rates:
-            before = counters(url)
+            before, spent, began = counters(url), processor_s(processes), time.perf_counter()
             seen = await open_loop(wires, asked, rate, seconds, not arguments.even)
-            found["rates"][rate] = seen.summary(seconds) | {"server": served(before, counters(url))}
+            used = cores(spent, processor_s(processes), time.perf_counter() - began)
+            found["rates"][rate] = seen.summary(seconds) | {"server": served(before, counters(url)), "cores": used}
         for clients in CLIENTS:
             seen = await closed_loop(wires, asked, clients, short)
             found["closed_loop"][clients] = seen.summary(short)
@@ -130,7 +144,7 @@ def setting(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         written.write_text("\n".join(filled.written))
         with running_system(config, logs[0]) as system, serving(config, logs[1]) as page:
             with writing(system, group, written, arguments.updates, arguments.changes) as writer:
-                found = asyncio.run(measured(page.url, filled, arguments))
+                found = asyncio.run(measured(page.url, filled, {"serving": page.process.pid, "worker": system.worker.pid}, arguments))
             found |= {"pins": len(filled.pins), "filled_s": round(filled_s, 1), "writer": writer, **_worker(system.status())}
         return found
 

@@ -18,9 +18,9 @@ from pins.bridge_fit import fit_procrustes
 from pins.errors import Unavailable
 from pins.retrieval.search import SearchOptions, search
 from pins.rollout import Rollout
-from tests.surfaces.parts import BASE_MODEL, Remembering, Running, running
+from tests.surfaces.parts import BASE_MODEL, Remembering, Running
+from tests.surfaces.rolling import NEW, OLD, end_rollout, roll_out, two_models
 
-OLD, NEW = BASE_MODEL.name, SHIPPED_MODEL.name
 QUERY = "Brot backen"
 """German: the old model reads English alone."""
 ASKED = {"query": QUERY, "limit": 5, "retrieval": "dense", "rerank": "none", "fold": False}
@@ -28,8 +28,7 @@ ASKED = {"query": QUERY, "limit": 5, "retrieval": "dense", "rerank": "none", "fo
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("home"), (BASE_MODEL, SHIPPED_MODEL), pins=40) as made:
-        made.stores.moved.point(OLD)
+    with two_models(tmp_path_factory.mktemp("home")) as made:
         yield made
 
 
@@ -46,15 +45,7 @@ def bridge(run: Running) -> Bridge:
 @pytest.fixture(autouse=True)
 def no_rollout(run: Running) -> Iterator[None]:
     yield
-    run.stores.state.replace(run.stores.state.read(), None)
-    run.stores.moved.point(OLD)
-    run.surface.live.refresh()
-    assert run.surface.live.problem == ""
-
-
-def roll_out(run: Running, rollout: Rollout) -> None:
-    assert run.stores.state.replace(run.stores.state.read(), rollout)
-    run.surface.live.refresh()
+    end_rollout(run)
 
 
 def ask(run: Running, **more: Any) -> dict[str, Any]:
@@ -130,7 +121,7 @@ def test_after_the_cut_over_nobody_crosses_it(run: Running, bridge: Bridge) -> N
 
 
 def test_a_bridge_that_is_not_here_is_a_problem_and_the_old_model_reads_its_queries(run: Running) -> None:
-    roll_out(run, Rollout(NEW, OLD, 1, bridge="0" * 64))
+    roll_out(run, Rollout(NEW, OLD, 1, bridge="0" * 64), well=False)
     assert f"{OLD} reads its queries itself: the bridge" in run.surface.live.problem
     assert ask(run)["query_model_id"] is None
 
@@ -138,14 +129,14 @@ def test_a_bridge_that_is_not_here_is_a_problem_and_the_old_model_reads_its_quer
 def test_a_bridge_of_other_models_leads_nowhere(run: Running, bridge: Bridge) -> None:
     other = Bridge(bridge.old, bridge.new, bridge.map)
     keep_bridge(bridge_file(run.surface.config, other.digest), other)
-    roll_out(run, Rollout(NEW, OLD, 1, bridge=other.digest))
+    roll_out(run, Rollout(NEW, OLD, 1, bridge=other.digest), well=False)
     assert f"this bridge was fitted for {OLD}" in run.surface.live.problem
     assert ask(run)["query_model_id"] is None
 
 
 def test_another_bridge_of_the_same_file_name_is_refused(run: Running, bridge: Bridge) -> None:
     keep_bridge(bridge_file(run.surface.config, "f" * 64), bridge)
-    roll_out(run, Rollout(NEW, OLD, 1, bridge="f" * 64))
+    roll_out(run, Rollout(NEW, OLD, 1, bridge="f" * 64), well=False)
     assert "the rollout names ffffffffffffffff" in run.surface.live.problem
     assert ask(run)["query_model_id"] is None
 

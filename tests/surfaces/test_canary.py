@@ -6,38 +6,26 @@ from pathlib import Path
 
 import pytest
 
-from everpin.settings import SHIPPED_MODEL
 from pins.assignment import in_canary
 from pins.experiments.exposures import Exposure
 from pins.rollout import Rollout
 from surfaces.exposures import WAITING
-from tests.surfaces.parts import BASE_MODEL, Running, running
+from tests.surfaces.parts import Running
+from tests.surfaces.rolling import NEW, OLD, QUERIES, end_rollout, roll_out, two_models
 
-OLD, NEW = BASE_MODEL.name, SHIPPED_MODEL.name
-QUERIES = [f"{words} {number}" for number in range(10) for words in ("sourdough bread", "reading corner", "wool trousers", "balcony herbs")]
 SHARE = 0.4
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("home"), (BASE_MODEL, SHIPPED_MODEL), pins=40) as made:
-        made.stores.moved.point(OLD)
+    with two_models(tmp_path_factory.mktemp("home")) as made:
         yield made
 
 
 @pytest.fixture(autouse=True)
 def no_rollout(run: Running) -> Iterator[None]:
     yield
-    run.stores.state.replace(run.stores.state.read(), None)
-    run.stores.moved.point(OLD)
-    run.surface.live.refresh()
-    run.surface.exposures._drain(WAITING)
-
-
-def roll_out(run: Running, rollout: Rollout) -> None:
-    assert run.stores.state.replace(run.stores.state.read(), rollout)
-    run.surface.live.refresh()
-    assert run.surface.live.problem == ""
+    end_rollout(run)
 
 
 def models_of(run: Running) -> dict[str, str]:

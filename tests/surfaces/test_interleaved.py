@@ -28,12 +28,11 @@ from surfaces.exposures import WAITING
 from surfaces.metrics import STAGES
 from surfaces.schemas import SearchRequest
 from tests.serving import hosted
-from tests.surfaces.parts import BASE_MODEL, Remembering, Running, running
+from tests.surfaces.parts import BASE_MODEL, Remembering, Running
+from tests.surfaces.rolling import NEW, OLD, QUERIES, end_rollout, roll_out, two_models
 
-OLD, NEW = BASE_MODEL.name, SHIPPED_MODEL.name
 MODELS = {OLD: BASE_MODEL, NEW: SHIPPED_MODEL}
 SHARE = 0.4
-QUERIES = [f"{words} {number}" for number in range(10) for words in ("sourdough bread", "reading corner", "wool trousers", "balcony herbs")]
 INSIDE = [query for query in QUERIES if in_canary(query, NEW, SHARE)]
 OUTSIDE = [query for query in QUERIES if not in_canary(query, NEW, SHARE)]
 CANARY = Rollout(NEW, OLD, 1, filled_us=2, share=SHARE, interleave=True)
@@ -42,24 +41,14 @@ LIMIT = 10
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("home"), (BASE_MODEL, SHIPPED_MODEL), pins=40) as made:
-        made.stores.moved.point(OLD)
+    with two_models(tmp_path_factory.mktemp("home")) as made:
         yield made
 
 
 @pytest.fixture(autouse=True)
 def no_rollout(run: Running) -> Iterator[None]:
-    run.surface.exposures._drain(WAITING)
     yield
-    run.stores.state.replace(run.stores.state.read(), None)
-    run.stores.moved.point(OLD)
-    run.surface.live.refresh()
-
-
-def roll_out(run: Running, rollout: Rollout) -> None:
-    assert run.stores.state.replace(run.stores.state.read(), rollout)
-    run.surface.live.refresh()
-    assert run.surface.live.problem == ""
+    end_rollout(run)
 
 
 def ask(run: Running, query: str, **more: Any) -> dict[str, Any]:
