@@ -19,8 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from backfill.blocks import Block, BlockReport
-from backfill.overlap import OVERLAP, Overlapping
-from backfill.stores import Setting, Shared, Stores
+from backfill.stores import Setting, Stores
 from backfill.worker import BlockWorker
 from everpin.wiring import now_us
 from pins.errors import EverpinError, Unavailable
@@ -47,10 +46,8 @@ class _Embedder:
     """The worker as Ray Data keeps it: a table of one block in, a table of its report out."""
 
     def __init__(self, setting: Setting) -> None:
-        config, shared = setting.config, Shared(setting)
-        self._worker = Overlapping(
-            [BlockWorker(Stores(setting, shared), config.retry_budget_s, config.vanished_limit, now_us) for _ in range(OVERLAP)],
-        )
+        config = setting.config
+        self._worker = BlockWorker(Stores(setting), config.retry_budget_s, config.vanished_limit, now_us)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         snapshots = table["snapshot"].to_pylist()

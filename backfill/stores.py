@@ -8,13 +8,13 @@ from functools import cached_property
 
 import httpx
 
-from backfill.overlap import SharedEncoder, SharedFeatures
+from embedder.onnx import OnnxEncoder
 from everpin.owner import live_owner, place
 from everpin.settings import Settings
 from everpin.wiring import build_encoder, build_features, open_index, require_same_model
 from index.loopback import LoopbackPinIndex
 from pins.errors import Unavailable
-from pins.ports import Encoder, FeatureSource, PinIndex
+from pins.ports import FeatureSource, PinIndex
 
 PURPOSE = "backfill"
 OWNER_TIMEOUT_S = 60.0
@@ -32,37 +32,22 @@ class Setting:
     url: str = ""
 
 
-class Shared:
-    """What the threads of one worker have in common, each opened when it is first needed."""
+class Stores:
+    """Opens each part when it is first needed. An index that did not answer is opened anew: its owner may be another process by then."""
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
-
-    @cached_property
-    def encoder(self) -> SharedEncoder:
-        return SharedEncoder(build_encoder(self._setting.config.model_copy(update={"threads": self._setting.threads})))
-
-    @cached_property
-    def features(self) -> SharedFeatures:
-        return SharedFeatures(build_features(self._setting.config))
-
-
-class Stores:
-    """What one thread of a worker holds. An index that did not answer is opened anew: its owner may be another process by then."""
-
-    def __init__(self, setting: Setting, shared: Shared) -> None:
-        self._setting, self._shared = setting, shared
         self._stack = ExitStack()
         self._index: PinIndex | None = None
         self._proved = False
 
-    @property
-    def encoder(self) -> Encoder:
-        return self._shared.encoder
+    @cached_property
+    def encoder(self) -> OnnxEncoder:
+        return build_encoder(self._setting.config.model_copy(update={"threads": self._setting.threads}))
 
-    @property
+    @cached_property
     def features(self) -> FeatureSource:
-        return self._shared.features
+        return build_features(self._setting.config)
 
     def index(self) -> PinIndex:
         """The model's collection, for guarded writes; never owned by a worker. Raises Unavailable, ArtifactError."""

@@ -23,7 +23,7 @@ from index.edge import EdgePinIndex
 from index.loopback import LoopbackPinIndex
 from pins.errors import ArtifactError, Unavailable
 from pins.indexer import PinIndexer
-from pins.ports import Encoder, PinIndex
+from pins.ports import PinIndex
 from streams.broker import Broker
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def worker_parts(settings: Settings) -> Iterator[WorkerParts]:
             features.close()
 
 
-def require_same_model(encoder: Encoder, index: PinIndex) -> None:
+def require_same_model(encoder: OnnxEncoder, index: PinIndex) -> None:
     """Embed a few recorded texts again and compare: a label cannot prove a vector, its text can.
 
     Raises ArtifactError when most of them differ, as they do when another model wrote the collection under the same id.

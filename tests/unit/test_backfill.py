@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,7 +16,6 @@ from backfill import checkpoint, scan
 from backfill.blocks import BackfillReport, Block, BlockReport, Dead, Progress
 from backfill.checkpoint import Checkpoint, left, united
 from backfill.letters import Graveyard, letter
-from backfill.overlap import Overlapping, SharedEncoder, SharedFeatures, parts
 from backfill.run import CRASHED, Files, Run
 from backfill.worker import FIRST_RETRY_S, BlockWorker
 from pins.errors import Unavailable
@@ -146,66 +143,6 @@ def test_a_feature_store_that_lost_its_data_is_a_problem_and_nothing_is_removed(
     report = mine.work(Block(0, ["a", "b"]))
     assert "EVERPIN_VANISHED_LIMIT" in report.problem
     assert not house.record("a").dead
-
-
-def overlapping(house: House, part: int, patience_s: float = 10.0) -> Overlapping:
-    """Two workers of one house with a student and a feature store in common."""
-    parts = HouseParts(house)
-    parts.encoder, parts.features = SharedEncoder(house.encoder), SharedFeatures(house.features)
-    return Overlapping([worker(parts, patience_s)[0] for _ in range(2)], part)
-
-
-def test_a_block_in_parts_is_reported_as_one(house: House) -> None:
-    house.features.write([*titles("a", "b", "gone", "bad", "c"), FeatureRow("pin_status", "gone", NOW, {"deleted": 1})])
-    house.features.write([FeatureRow("pin_caption", "bad", NOW, {"caption": "broken"})])
-    report = overlapping(house, 2).work(Block(7, ["a", "b", "gone", "bad", "c"]))
-    assert (report.start, report.end, report.outcomes, report.encoded) == (7, 12, {"new": 3, "deleted": 1}, 4)
-    assert [(dead.pin_id, dead.place) for dead in report.dead] == [("bad", 10)]
-    assert (report.began_s, report.ended_s, report.problem) == (NOW / 1e6, NOW / 1e6, "")
-    assert house.record("c").embedded
-    assert house.record("gone").dead
-
-
-def test_each_part_has_the_features_that_its_pins_came_with() -> None:
-    block = Block(3, ["a", "b", "c"], ["1", "2", "3"])
-    assert parts(block, 2) == [Block(3, ["a", "b"], ["1", "2"]), Block(5, ["c"], ["3"])]
-    assert parts(Block(3, ["a", "b"]), 2) == [Block(3, ["a", "b"], ())]
-
-
-def test_a_part_that_could_not_be_done_is_the_blocks_problem(house: House) -> None:
-    house.features.write(titles("a", "b", "c"))
-    known = house.index.known
-
-    def away(pin_ids: Sequence[str]) -> Any:
-        if "b" in pin_ids:
-            raise Unavailable("b is away")
-        return known(pin_ids)
-
-    house.index.known = away
-    report = overlapping(house, 1, patience_s=0.0).work(Block(0, ["a", "b", "c"]))
-    assert (report.problem, report.outcomes, report.began_s) == ("b is away", {"new": 2}, NOW / 1e6)
-
-
-def test_a_part_is_read_while_another_is_encoded_and_one_is_encoded_at_a_time(house: House) -> None:
-    house.features.write(titles("a", "b"))
-    encode, known = house.encoder.encode, house.index.known
-    inside, overlapped = threading.Lock(), threading.Event()
-    read: set[str] = set()
-
-    def noted(pin_ids: Sequence[str]) -> Any:
-        read.update(pin_ids)
-        if read == {"a", "b"}:
-            overlapped.set()
-        return known(pin_ids)
-
-    def slowly(texts: Sequence[str]) -> Any:
-        assert inside.acquire(blocking=False), "two parts are encoded at once"
-        assert overlapped.wait(10), "the other part is not read before this one is encoded"
-        inside.release()
-        return encode(texts)
-
-    house.index.known, house.encoder.encode = noted, slowly
-    assert overlapping(house, 1).work(Block(0, ["a", "b"])).outcomes == {"new": 2}
 
 
 class FakePool:
