@@ -173,7 +173,7 @@ def main() -> None:
     if "cxc" in arguments.settings and not arguments.cxc:
         parser.error("the setting cxc needs --cxc FOLDER; or choose --settings sample generated")
     document = {
-        "command": "python -m bench.load " + " ".join(sys.argv[1:]),
+        "command": "python -m bench.load " + " ".join("FOLDER" if word == str(arguments.cxc) else word for word in sys.argv[1:]),
         "machine": machine("fastapi", "uvicorn", "qdrant-edge-py", "onnxruntime", "feast"),
         "seconds": arguments.seconds,
         "arrivals": "even" if arguments.even else "Poisson",
