@@ -24,6 +24,8 @@ MOST_WRITES = 256
 """Points that an owner takes in one request."""
 MOST_POINTS = 4096
 """Points with their vectors that an owner reads in one request, some 200 ms of its time."""
+TOLD = (Unavailable, ValueError, TypeError, KeyError)
+"""What whoever asks is told of: the index does not answer, or the request cannot be read."""
 PACKED = "application/octet-stream"
 """What a write must say it is: a page in a browser cannot, so none can write to an owner behind its reader's back."""
 
@@ -78,10 +80,8 @@ def _read(act: Callable[[bytes], bytes], body: bytes) -> tuple[int, bytes]:
     """Status and body of a read's answer."""
     try:
         return 200, act(body)
-    except Unavailable as error:
-        return 503, str(error).encode()
-    except (ValueError, TypeError, KeyError) as error:
-        return 400, f"this cannot be read: {error}".encode()
+    except TOLD as error:
+        return _told(error)
 
 
 def _routes(index: PinIndex) -> APIRouter:
@@ -159,7 +159,11 @@ def _ids(body: bytes) -> list[str]:
 async def _answering(act: Callable[[], Awaitable[Response]]) -> Response:
     try:
         return await act()
-    except Unavailable as error:
-        return Response(str(error), status_code=503)
-    except (ValueError, TypeError, KeyError) as error:
-        return Response(f"this cannot be read: {error}", status_code=400)
+    except TOLD as error:
+        status, words = _told(error)
+        return Response(words, status_code=status)
+
+
+def _told(error: Exception) -> tuple[int, bytes]:
+    """Status and body of an answer to a request that failed."""
+    return (503, str(error).encode()) if isinstance(error, Unavailable) else (400, f"this cannot be read: {error}".encode())

@@ -119,6 +119,34 @@ def test_an_owner_that_takes_too_long_is_not_asked_twice() -> None:
             silent.accept()
 
 
+@contextmanager
+def owner_that_says(answer: bytes) -> Iterator[Connections]:
+    """Connections to a process that sends these bytes to whoever connects, once it was asked, and closes."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+
+        def serve() -> None:
+            accepted, _ = server.accept()
+            with accepted:
+                assert accepted.recv(65536)
+                accepted.sendall(answer)
+
+        served = pool.submit(serve)
+        yield Connections(httpx.URL(f"http://127.0.0.1:{server.getsockname()[1]}"), 5.0)
+        served.result(5.0)
+
+
+def test_a_connection_that_the_owner_is_about_to_close_is_not_kept() -> None:
+    with owner_that_says(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi") as connections:
+        assert connections.post("/index/ask", b"") == b"hi"
+        assert not connections._idle
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", b"no HTTP at all\r\n\r\n"])
+def test_half_an_answer_or_none_is_no_answer(answer: bytes) -> None:
+    with owner_that_says(answer) as connections, pytest.raises(Unavailable, match="does not answer"):
+        connections.post("/index/ask", b"")
+
+
 def test_what_the_owner_refuses_or_cannot_do_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with owned(tmp_path) as (owner, url), httpx.Client(base_url=url, timeout=30) as client:
         for body in (b"", b"{", b"[3]\n", b"[[5,8,null]]\nabc", b'[[5,[[1],[1]],{"colour":"red"}]]\n', b"[[5,8,null]]\n"):
